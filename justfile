@@ -1,0 +1,27 @@
+# Common tasks; `just --list` tells them.
+
+# The simulated flight on the default bundle, with a broker of its own
+demo:
+    cargo run --release -- demo
+
+# Installs what the tests need and runs them
+test *args:
+    tests/run {{args}}
+
+# What CI runs
+ci:
+    .ci/run
+
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets -- -D warnings
+
+# Licences, advisories and sources (cargo install cargo-deny)
+deny:
+    cargo deny check
+
+# The model tools' own tests, in a virtual environment with torch (several GB)
+test-models:
+    python3 -m venv target/models-venv
+    target/models-venv/bin/pip install -q -r models/tools/requirements.txt
+    target/models-venv/bin/pytest models/tools/tests
