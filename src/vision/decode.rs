@@ -1,0 +1,183 @@
+//! Bytes → upright 8-bit RGB. JPEG, PNG and TIFF, told apart by their first bytes, never by a name.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
+
+/// What a picture may cost. Checked against its header, before its pixels are decoded.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Largest encoded size in bytes.
+    pub bytes: u64,
+    /// Largest width × height.
+    pub pixels: u64,
+    /// Largest memory of the decoder, in bytes.
+    pub memory: u64,
+}
+
+impl Default for Limits {
+    /// 32 MiB encoded, 64 megapixels, 384 MiB: a 61-megapixel camera passes, a decompression bomb does not.
+    fn default() -> Self {
+        Self { bytes: 32 << 20, pixels: 64_000_000, memory: 384 << 20 }
+    }
+}
+
+/// Decodes a picture, turns it upright by its EXIF orientation and drops alpha, as Pillow's `convert("RGB")` does.
+///
+/// # Errors
+/// [`DecodeError`] naming the limit or what the decoder found.
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, DecodeError> {
+    if bytes.len() as u64 > limits.bytes {
+        return Err(DecodeError::TooManyBytes { bytes: bytes.len() as u64, limit: limits.bytes });
+    }
+    let format = image::guess_format(bytes).map_err(|_| DecodeError::Format)?;
+    if !matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::Tiff) {
+        return Err(DecodeError::Format);
+    }
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut reader_limits = image::Limits::default();
+    reader_limits.max_alloc = Some(limits.memory);
+    reader.limits(reader_limits);
+    let mut decoder = reader.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > limits.pixels {
+        return Err(DecodeError::TooManyPixels { width, height, limit: limits.pixels });
+    }
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(image.into_rgb8())
+}
+
+/// Why a picture was not decoded.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Encoded size over the limit.
+    #[error("picture of {bytes} bytes is over vision.max_bytes = {limit}")]
+    TooManyBytes {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// More pixels than allowed.
+    #[error("picture of {width} x {height} pixels is over vision.max_pixels = {limit}")]
+    TooManyPixels {
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+        /// The limit.
+        limit: u64,
+    },
+    /// Not a format we take.
+    #[error("not a JPEG, PNG or TIFF picture")]
+    Format,
+    /// Broken inside, or beyond the memory limit.
+    #[error("picture cannot be decoded: {0}")]
+    Broken(#[from] ImageError),
+}
+
+impl DecodeError {
+    /// A short, stable name for counting and for logging each cause once.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::TooManyBytes { .. } => "too_many_bytes",
+            Self::TooManyPixels { .. } => "too_many_pixels",
+            Self::Format => "unknown_format",
+            Self::Broken(ImageError::Limits(_)) => "over_memory_limit",
+            Self::Broken(_) => "broken_picture",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::codecs::jpeg::JpegEncoder;
+    use image::{ExtendedColorType, ImageEncoder, Rgb};
+
+    use super::*;
+
+    fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    fn picture() -> RgbImage {
+        RgbImage::from_fn(40, 20, |x, y| Rgb([(x * 6) as u8, (y * 12) as u8, 90]))
+    }
+
+    /// A JPEG whose EXIF asks for a quarter turn clockwise (orientation 6).
+    fn turned_jpeg(image: &RgbImage) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = JpegEncoder::new_with_quality(&mut bytes, 95);
+        let tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        encoder.set_exif_metadata(tiff.to_vec()).unwrap();
+        encoder.write_image(image, 40, 20, ExtendedColorType::Rgb8).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn every_pixel_form_becomes_rgb8() {
+        let rgb = DynamicImage::ImageRgb8(picture());
+        let forms = [
+            (rgb.clone(), ImageFormat::Png),
+            (DynamicImage::ImageRgba8(rgb.to_rgba8()), ImageFormat::Png),
+            (DynamicImage::ImageRgb16(rgb.to_rgb16()), ImageFormat::Png),
+            (DynamicImage::ImageRgb16(rgb.to_rgb16()), ImageFormat::Tiff),
+            (rgb, ImageFormat::Tiff),
+        ];
+        for (image, format) in forms {
+            assert_eq!(decode(&encoded(&image, format), &Limits::default()).unwrap(), picture());
+        }
+        let grey = DynamicImage::ImageLuma8(DynamicImage::ImageRgb8(picture()).to_luma8());
+        assert_eq!(decode(&encoded(&grey, ImageFormat::Jpeg), &Limits::default()).unwrap().dimensions(), (40, 20));
+    }
+
+    #[test]
+    fn exif_orientation_is_honoured() {
+        let upright = decode(&turned_jpeg(&picture()), &Limits::default()).unwrap();
+        assert_eq!(upright.dimensions(), (20, 40));
+        // The top-left of the stored picture comes to the top-right; the gradient along x runs down now.
+        assert!(upright.get_pixel(10, 39)[0] > 200 && upright.get_pixel(10, 0)[0] < 40);
+    }
+
+    #[test]
+    fn limits_hold_before_the_pixels_are_decoded() {
+        let png = encoded(&DynamicImage::ImageRgb8(picture()), ImageFormat::Png);
+        let cause = |limits: Limits| decode(&png, &limits).unwrap_err().cause();
+        assert_eq!(cause(Limits { bytes: 10, ..Limits::default() }), "too_many_bytes");
+        assert_eq!(cause(Limits { pixels: 799, ..Limits::default() }), "too_many_pixels");
+        assert_eq!(cause(Limits { memory: 100, ..Limits::default() }), "over_memory_limit");
+    }
+
+    #[test]
+    fn a_header_that_promises_ten_gigapixels_is_refused() {
+        let mut png = encoded(&DynamicImage::ImageRgb8(picture()), ImageFormat::Png);
+        png[16..24].copy_from_slice(&[0, 1, 0x86, 0xa0, 0, 1, 0x86, 0xa0]);
+        let crc = crc32(&png[12..29]);
+        png[29..33].copy_from_slice(&crc.to_be_bytes());
+        let cause = decode(&png, &Limits::default()).unwrap_err().cause();
+        assert!(["too_many_pixels", "over_memory_limit"].contains(&cause), "{cause}");
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+        })
+    }
+
+    #[test]
+    fn broken_pictures_have_a_cause() {
+        let jpeg = encoded(&DynamicImage::ImageRgb8(picture()), ImageFormat::Jpeg);
+        for (bytes, cause) in [
+            (&b""[..], "unknown_format"),
+            (b"GIF89a........", "unknown_format"),
+            (b"hello world", "unknown_format"),
+            (&jpeg[..60], "broken_picture"),
+        ] {
+            assert_eq!(decode(bytes, &Limits::default()).unwrap_err().cause(), cause);
+        }
+    }
+}

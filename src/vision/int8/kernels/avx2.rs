@@ -1,0 +1,165 @@
+//! x86-64 with AVX2 and FMA, without VNNI.
+//!
+//! `vpmaddubsw` would saturate two products of full-range bytes, so bytes are widened to 16 bits and `vpmaddwd` adds
+//! pairs of products straight into 32 bits: exact, at two thirds of the saturating form's rate. Weights are widened as
+//! they are loaded; a chunk of each activation row is widened once into a buffer that stays in the first-level cache.
+#![allow(unsafe_code, reason = "vector intrinsics on raw pointers; each block says why it holds")]
+
+use std::arch::x86_64::*;
+
+use super::vector::x86_vector;
+use super::{Kernel, Layout, Tile, glue_for, unrolled};
+
+const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 2, offset: 0 };
+
+/// Steps of `k` widened at a time.
+const CHUNK: usize = 128;
+
+/// The kernel, where the machine has its instructions.
+pub fn kernel() -> Option<Kernel> {
+    let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    found.then_some(Kernel { name: "avx2", layout: LAYOUT, tile, glue: compiled::GLUE })
+}
+
+glue_for!(
+    #[target_feature(enable = "avx2,fma")]
+    std::arch::x86_64::__m256
+);
+
+x86_vector!(
+    __m256,
+    8,
+    _mm256_set1_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_add_ps,
+    _mm256_sub_ps,
+    _mm256_mul_ps,
+    _mm256_div_ps,
+    _mm256_fmadd_ps,
+    _mm256_min_ps,
+    _mm256_max_ps,
+    round,
+    scale,
+    sums,
+    levels,
+    total,
+    lowest,
+    highest
+);
+
+/// The two halves, one on the other.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn halves(v: __m256) -> (__m128, __m128) {
+    (_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v))
+}
+
+/// Defines the reduction of a register by one instruction on four lanes.
+macro_rules! reduce {
+    ($name:ident, $of_four:ident) => {
+        #[inline]
+        #[target_feature(enable = "avx2")]
+        fn $name(v: __m256) -> f32 {
+            let (low, high) = halves(v);
+            let four = $of_four(low, high);
+            let two = $of_four(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32($of_four(two, _mm_movehdup_ps(two)))
+        }
+    };
+}
+reduce!(total, _mm_add_ps);
+reduce!(lowest, _mm_min_ps);
+reduce!(highest, _mm_max_ps);
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn round(v: __m256) -> __m256 {
+    _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn scale(v: __m256, n: __m256) -> __m256 {
+    let exponent = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)));
+    _mm256_mul_ps(v, _mm256_castsi256_ps(exponent))
+}
+
+/// # Safety
+/// Both pointers must be to 8 values.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn sums(acc: *const i32, zero: i32, sums: *const i32) -> __m256 {
+    // SAFETY: by the contract.
+    let (acc, sums) = unsafe { (_mm256_loadu_si256(acc.cast()), _mm256_loadu_si256(sums.cast())) };
+    _mm256_cvtepi32_ps(_mm256_sub_epi32(acc, _mm256_mullo_epi32(sums, _mm256_set1_epi32(zero))))
+}
+
+/// # Safety
+/// `out` must be to 8 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn levels(v: __m256, offset: i32, out: *mut u8) {
+    let levels =
+        _mm256_and_si256(_mm256_sub_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(offset)), _mm256_set1_epi32(255));
+    let words = _mm_packus_epi32(_mm256_castsi256_si128(levels), _mm256_extracti128_si256::<1>(levels));
+    // SAFETY: by the contract.
+    unsafe { _mm_storel_epi64(out.cast(), _mm_packus_epi16(words, words)) };
+}
+
+fn tile(t: &Tile, acc: &mut [i32]) {
+    t.check(LAYOUT, acc);
+    // SAFETY: `kernel` is the only way here and has detected the features; `check` has bounded every access.
+    unsafe {
+        match t.rows {
+            1 => rows::<1>(t, acc),
+            2 => rows::<2>(t, acc),
+            3 => rows::<3>(t, acc),
+            4 => rows::<4>(t, acc),
+            5 => rows::<5>(t, acc),
+            _ => rows::<6>(t, acc),
+        }
+    }
+}
+
+/// # Safety
+/// `t` must have passed [`Tile::check`] with `t.rows == R`, and the CPU must have AVX2.
+#[target_feature(enable = "avx2")]
+unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
+    let mut sums = [[_mm256_setzero_si256(); 2]; R];
+    let mut wide = [[0i16; 2 * CHUNK]; R];
+    for s in 0..t.segments {
+        for from in (0..t.steps).step_by(CHUNK) {
+            let steps = CHUNK.min(t.steps - from);
+            for (r, wide) in wide.iter_mut().enumerate() {
+                let a = &t.a[r * t.row_stride + s * t.segment_stride + 2 * from..][..2 * steps];
+                for (wide, &a) in wide.iter_mut().zip(a) {
+                    *wide = i16::from(a);
+                }
+            }
+            let panel = &t.panel[(s * t.steps + from) * 32..][..steps * 32];
+            let mut at: [*const i16; R] = std::array::from_fn(|r| wide[r].as_ptr());
+            for w in panel.chunks_exact(32) {
+                // SAFETY: `w` is 32 bytes long, two halves of 16; `at` is at the pair 2k of each row's buffer, k < CHUNK.
+                unsafe {
+                    let w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(w.as_ptr().cast()));
+                    let w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(w.as_ptr().add(16).cast()));
+                    unrolled!(R, ROW => {
+                        let a = _mm256_set1_epi32(at[ROW].cast::<i32>().read_unaligned());
+                        sums[ROW][0] = _mm256_add_epi32(sums[ROW][0], _mm256_madd_epi16(a, w0));
+                        sums[ROW][1] = _mm256_add_epi32(sums[ROW][1], _mm256_madd_epi16(a, w1));
+                        at[ROW] = at[ROW].wrapping_add(2);
+                    });
+                }
+            }
+        }
+    }
+    unrolled!(R, ROW => {
+        // SAFETY: `check` has found room for R rows of 16 sums.
+        unsafe {
+            let out = acc.as_mut_ptr().add(ROW * LAYOUT.columns);
+            _mm256_storeu_si256(out.cast(), sums[ROW][0]);
+            _mm256_storeu_si256(out.add(8).cast(), sums[ROW][1]);
+        }
+    });
+}

@@ -1,0 +1,159 @@
+//! x86-64 with AVX-512 VNNI: `vpdpbusd` multiplies four unsigned by four signed bytes and adds them to one 32-bit sum.
+//!
+//! A tile is 14 rows by 32 columns: 28 accumulators, two weight registers and a broadcast fill the register file, and
+//! 28 independent sums cover the instruction's latency of five cycles at two a cycle.
+#![allow(unsafe_code, reason = "vector intrinsics on raw pointers; each block says why it holds")]
+
+use std::arch::x86_64::*;
+
+use super::vector::x86_vector;
+use super::{Kernel, Layout, Tile, glue_for, unrolled};
+
+const LAYOUT: Layout = Layout { rows: 14, columns: 32, depth: 4, offset: 0 };
+
+/// The kernel, where the machine has its instructions.
+pub fn kernel() -> Option<Kernel> {
+    let found = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma");
+    found.then_some(Kernel { name: "avx512-vnni", layout: LAYOUT, tile, glue: compiled::GLUE })
+}
+
+glue_for!(
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+    std::arch::x86_64::__m512
+);
+
+x86_vector!(
+    __m512,
+    16,
+    _mm512_set1_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_add_ps,
+    _mm512_sub_ps,
+    _mm512_mul_ps,
+    _mm512_div_ps,
+    _mm512_fmadd_ps,
+    _mm512_min_ps,
+    _mm512_max_ps,
+    round,
+    _mm512_scalef_ps,
+    sums,
+    levels,
+    _mm512_reduce_add_ps,
+    _mm512_reduce_min_ps,
+    _mm512_reduce_max_ps
+);
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn round(v: __m512) -> __m512 {
+    _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v)
+}
+
+/// # Safety
+/// Both pointers must be to 16 values.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn sums(acc: *const i32, zero: i32, sums: *const i32) -> __m512 {
+    // SAFETY: by the contract.
+    let (acc, sums) = unsafe { (_mm512_loadu_si512(acc.cast()), _mm512_loadu_si512(sums.cast())) };
+    _mm512_cvtepi32_ps(_mm512_sub_epi32(acc, _mm512_mullo_epi32(sums, _mm512_set1_epi32(zero))))
+}
+
+/// # Safety
+/// `out` must be to 16 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn levels(v: __m512, offset: i32, out: *mut u8) {
+    let levels = _mm512_sub_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(offset));
+    // SAFETY: by the contract.
+    unsafe { _mm_storeu_si128(out.cast(), _mm512_cvtepi32_epi8(levels)) };
+}
+
+fn tile(t: &Tile, acc: &mut [i32]) {
+    t.check(LAYOUT, acc);
+    // SAFETY: `kernel` is the only way here and has detected the features; `check` has bounded every access.
+    unsafe {
+        match t.rows {
+            1 => rows::<1>(t, acc),
+            2 => rows::<2>(t, acc),
+            3 => rows::<3>(t, acc),
+            4 => rows::<4>(t, acc),
+            5 => rows::<5>(t, acc),
+            6 => rows::<6>(t, acc),
+            7 => rows::<7>(t, acc),
+            8 => rows::<8>(t, acc),
+            9 => rows::<9>(t, acc),
+            10 => rows::<10>(t, acc),
+            11 => rows::<11>(t, acc),
+            12 => rows::<12>(t, acc),
+            13 => rows::<13>(t, acc),
+            _ => rows::<14>(t, acc),
+        }
+    }
+}
+
+/// Keeps the compiler from knowing how `p` came about, so that it holds a few row pointers in registers and reaches
+/// the rows between by scaled addressing, rather than spilling one pointer a row.
+#[inline(always)]
+#[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read through the pointer: there is no instruction")]
+fn opaque(mut p: *const u8) -> *const u8 {
+    // SAFETY: no instruction is emitted.
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) p, options(pure, nomem, nostack, preserves_flags)) };
+    p
+}
+
+/// # Safety
+/// `t` must have passed [`Tile::check`] with `t.rows == R`, and the CPU must have the features.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
+    let mut sums = [[_mm512_setzero_si512(); 2]; R];
+    let mut w = t.panel.as_ptr();
+    let mut next = t.next.as_ptr();
+    let mut left = t.next.len() / 64;
+    let (one, two) = (t.row_stride, t.row_stride.wrapping_mul(2));
+    for s in 0..t.segments {
+        // Every third row has a pointer of its own; the two after it are one and two strides away.
+        let mut base: [*const u8; 5] = [std::ptr::null(); 5];
+        for (i, p) in base.iter_mut().enumerate().take(R.div_ceil(3)) {
+            // SAFETY: row 3i of segment s starts inside `a`, by `check`.
+            *p = opaque(unsafe { t.a.as_ptr().add(3 * i * t.row_stride + s * t.segment_stride) });
+        }
+        for _ in 0..t.steps {
+            // SAFETY: `check` bounds the panel to segments · steps · 128 bytes and every row's run to steps · 4 bytes
+            // inside `a`; a prefetch reads nothing; past the last step the pointers are not read through.
+            unsafe {
+                let w0 = _mm512_loadu_si512(w.cast());
+                let w1 = _mm512_loadu_si512(w.add(64).cast());
+                if left > 0 {
+                    _mm_prefetch::<_MM_HINT_T1>(next);
+                    next = next.wrapping_add(64);
+                    left -= 1;
+                }
+                unrolled!(R, ROW => {
+                    let stride = [0, one, two][ROW % 3];
+                    let a = base[ROW / 3].wrapping_add(stride).cast::<i32>().read_unaligned();
+                    let a = _mm512_set1_epi32(a);
+                    sums[ROW][0] = _mm512_dpbusd_epi32(sums[ROW][0], a, w0);
+                    sums[ROW][1] = _mm512_dpbusd_epi32(sums[ROW][1], a, w1);
+                });
+                w = w.add(128);
+                base = base.map(|p| p.wrapping_add(4));
+            }
+        }
+    }
+    // SAFETY: `check` has found room for R rows of 32 sums.
+    unsafe {
+        unrolled!(R, ROW => {
+            let out = acc.as_mut_ptr().add(ROW * LAYOUT.columns);
+            _mm512_storeu_si512(out.cast(), sums[ROW][0]);
+            _mm512_storeu_si512(out.add(16).cast(), sums[ROW][1]);
+        });
+    }
+}

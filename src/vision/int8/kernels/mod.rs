@@ -1,0 +1,310 @@
+//! The inner loops, one file an instruction set, chosen once at run time.
+//!
+//! A kernel promises one thing: [`Kernel::tile`] computes the exact 32-bit sums
+//! `acc[r][c] = Σ_k a[r][k] · w[k][c]` of a small block of rows against one panel of packed weights, so all kernels
+//! agree bit for bit. What differs between them is the shape of the block and the order of bytes in a panel
+//! ([`Layout`]) and whether activation bytes are read as `0..=255` or, on aarch64, as that minus 128
+//! ([`Layout::offset`]); nothing outside this folder depends on either. The floating-point work around the sums is
+//! written once in [`super::glue`] and compiled once per instruction set through [`glue_for!`].
+//!
+//! This folder and [`super::pool`] are the only places with `unsafe`.
+
+use std::time::Instant;
+
+use super::glue::{Attend, Depthwise, Finish, Quantise, Scale};
+use super::pool::Block;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
+mod portable;
+#[cfg(test)]
+mod tests;
+pub mod vector;
+
+/// The most `i32` sums any kernel's tile holds.
+pub const MAX_TILE: usize = 14 * 32;
+
+/// How a kernel wants its operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Most rows of activations in one tile.
+    pub rows: usize,
+    /// Columns (output channels) in one panel.
+    pub columns: usize,
+    /// Consecutive `k` that lie together for one column: a panel is `[k / depth][columns][depth]` bytes.
+    pub depth: usize,
+    /// What was subtracted from a level `0..=255` to store it in a byte: 0 or 128.
+    pub offset: i32,
+}
+
+impl Layout {
+    /// The byte that holds `level`.
+    pub fn store(&self, level: u8) -> u8 {
+        level.wrapping_sub(self.offset as u8)
+    }
+}
+
+/// The operands of one tile.
+///
+/// `k` runs over `segments` runs of `steps · depth` bytes, `segment_stride` bytes apart: one run for a matrix product,
+/// one per kernel row for a convolution read in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Tile<'a> {
+    /// Activation bytes, from the first byte of the first row.
+    pub a: &'a [u8],
+    /// Rows to compute, `1..=Layout::rows`.
+    pub rows: usize,
+    /// Bytes from one row to the next.
+    pub row_stride: usize,
+    /// Runs of `k`.
+    pub segments: usize,
+    /// Bytes from one run to the next, in every row.
+    pub segment_stride: usize,
+    /// Depth groups in one run.
+    pub steps: usize,
+    /// Packed weights, `segments · steps · columns · depth` bytes.
+    pub panel: &'a [i8],
+    /// Whether `panel` may hold -128, which 16-bit pairwise sums must then allow for.
+    pub full_range: bool,
+    /// Weights wanted soon: fetched towards the core while this tile is computed, as far as its steps go.
+    pub next: &'a [i8],
+}
+
+impl Tile<'_> {
+    /// Panics unless every byte the loops read lies inside the slices: the contract that the `unsafe` kernels rest on.
+    fn check(&self, layout: Layout, acc: &[i32]) {
+        let run = self.steps * layout.depth;
+        let last = (self.rows - 1) * self.row_stride + (self.segments - 1) * self.segment_stride + run;
+        assert!((1..=layout.rows).contains(&self.rows), "tile rows");
+        assert!(last <= self.a.len(), "activations shorter than the tile");
+        assert!(self.segments * run * layout.columns <= self.panel.len(), "panel shorter than the tile");
+        assert!(self.rows * layout.columns <= acc.len(), "accumulators");
+    }
+}
+
+/// One instruction set's routines. All are safe to call: an entry exists only where its instructions do.
+#[derive(Debug, Clone, Copy)]
+pub struct Kernel {
+    /// For people and for [`KernelChoice`].
+    pub name: &'static str,
+    /// Operand layout of `tile`.
+    pub layout: Layout,
+    /// Exact sums of one tile into `acc[row * columns + column]`.
+    pub tile: fn(&Tile, &mut [i32]),
+    /// The floating-point routines compiled for this instruction set.
+    pub glue: Glue,
+}
+
+impl Kernel {
+    /// Multiply-adds a second of whole tiles whose operands stay in the first-level cache, the best of many short runs.
+    pub fn macs_per_second(&self) -> f64 {
+        const STEPS: usize = 64;
+        const TILES: usize = 20;
+        const RUNS: usize = 100;
+        let Layout { rows, columns, depth, .. } = self.layout;
+        let run = STEPS * depth;
+        let (a, panel) = (vec![1u8; rows * run], vec![1i8; columns * run]);
+        let tile = Tile {
+            a: &a,
+            rows,
+            row_stride: run,
+            segments: 1,
+            segment_stride: 0,
+            steps: STEPS,
+            panel: &panel,
+            full_range: false,
+            next: &[],
+        };
+        let mut acc = [0i32; MAX_TILE];
+        let mut best = f64::INFINITY;
+        for _ in 0..RUNS {
+            let started = Instant::now();
+            for _ in 0..TILES {
+                (self.tile)(std::hint::black_box(&tile), &mut acc);
+            }
+            best = best.min(started.elapsed().as_secs_f64());
+        }
+        (TILES * rows * columns * run) as f64 / best
+    }
+}
+
+/// [`glue`](super::glue) compiled for one instruction set.
+#[derive(Debug, Clone, Copy)]
+#[allow(clippy::type_complexity, reason = "each is the type of the routine it names")]
+pub struct Glue {
+    /// See [`glue::range`].
+    pub range: fn(&[f32]) -> Option<(f32, f32)>,
+    /// See [`glue::encode`].
+    pub encode: fn(&[f32], Scale, i32, &mut [u8]),
+    /// See [`glue::quantise`].
+    pub quantise: fn(&Quantise, &mut [u8], &mut [Scale], &mut [f32]) -> Option<usize>,
+    /// See [`glue::layer_norm`].
+    pub layer_norm: fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
+    /// See [`glue::accumulate`].
+    pub accumulate: fn(&[Scale], &[i32], &[i32], &mut [f32]),
+    /// See [`glue::finish`].
+    pub finish: fn(&Finish, &[i32], &mut Block<f32>),
+    /// See [`glue::attend`].
+    pub attend: fn(&Attend, &mut [f32], &mut Block<f32>),
+    /// See [`glue::depthwise`].
+    pub depthwise: fn(&Depthwise, usize, &mut [f32]),
+}
+
+/// Which kernel to run, by name; what `--kernel` and tests say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum KernelChoice {
+    /// Plain Rust; runs anywhere.
+    Portable,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// x86-64 with AVX-512 VNNI.
+    Avx512Vnni,
+    /// aarch64 without dot product (Cortex-A53, A72).
+    Neon,
+    /// aarch64 with dot product (Cortex-A76).
+    NeonDot,
+    /// aarch64 with int8 matrix multiply (Cortex-A510, A710 and later).
+    NeonI8mm,
+}
+
+impl KernelChoice {
+    /// Every kernel, best first.
+    pub const ALL: [KernelChoice; 6] = [
+        KernelChoice::Avx512Vnni,
+        KernelChoice::Avx2,
+        KernelChoice::NeonI8mm,
+        KernelChoice::NeonDot,
+        KernelChoice::Neon,
+        KernelChoice::Portable,
+    ];
+
+    /// The kernel, if this machine can run it.
+    pub fn kernel(self) -> Option<Kernel> {
+        match self {
+            KernelChoice::Portable => Some(portable::KERNEL),
+            #[cfg(target_arch = "x86_64")]
+            KernelChoice::Avx2 => avx2::kernel(),
+            #[cfg(target_arch = "x86_64")]
+            KernelChoice::Avx512Vnni => avx512vnni::kernel(),
+            #[cfg(target_arch = "aarch64")]
+            KernelChoice::Neon => Some(neon::KERNEL),
+            #[cfg(target_arch = "aarch64")]
+            KernelChoice::NeonDot => neon_dot::kernel(),
+            #[cfg(target_arch = "aarch64")]
+            KernelChoice::NeonI8mm => neon_i8mm::kernel(),
+            #[allow(unreachable_patterns, reason = "the kernels of other architectures")]
+            _ => None,
+        }
+    }
+
+    /// Of this machine's instruction-set extensions, those that decide which kernel runs.
+    pub fn cpu_features() -> Vec<&'static str> {
+        #[cfg(target_arch = "x86_64")]
+        let features = [
+            ("avx2", is_x86_feature_detected!("avx2")),
+            ("fma", is_x86_feature_detected!("fma")),
+            ("avx512f", is_x86_feature_detected!("avx512f")),
+            ("avx512bw", is_x86_feature_detected!("avx512bw")),
+            ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+        ];
+        #[cfg(target_arch = "aarch64")]
+        let features = [
+            ("neon", true),
+            ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
+            ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
+        ];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let features: [(&str, bool); 0] = [];
+        features.iter().filter(|(_, found)| *found).map(|(name, _)| *name).collect()
+    }
+
+    /// The best kernel of this machine.
+    pub fn best() -> Kernel {
+        KernelChoice::ALL.into_iter().find_map(KernelChoice::kernel).unwrap_or(portable::KERNEL)
+    }
+}
+
+/// Runs `$body` for each `$r` below `$count`, written out: the compiler unrolls a loop of its own only while it finds the
+/// body small, and where it does not, accumulators that are indexed by `$r` live in memory instead of registers.
+macro_rules! unrolled {
+    ($count:expr, $r:ident => $body:expr) => {
+        unrolled!(@ $count, $r => $body; 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    };
+    (@ $count:expr, $r:ident => $body:expr; $($i:literal)*) => {
+        $(if $i < $count {
+            #[allow(clippy::identity_op, clippy::erasing_op, reason = "written once for every row")]
+            {
+                const $r: usize = $i;
+                $body
+            }
+        })*
+    };
+}
+use unrolled;
+
+/// Compiles the bodies of [`super::glue`] for one instruction set and names them as a [`Glue`].
+///
+/// The bodies are `#[inline(always)]`, so each takes on the features of the function it is expanded into.
+macro_rules! glue_for {
+    ($(#[$feature:meta])* $vector:ty) => {
+        mod compiled {
+            use crate::vision::int8::glue::{self, Attend, Depthwise, Finish, Quantise, Scale};
+            use crate::vision::int8::pool::Block;
+
+            $(#[$feature])*
+            fn range(x: &[f32]) -> Option<(f32, f32)> {
+                glue::range::<$vector>(x)
+            }
+            $(#[$feature])*
+            fn encode(x: &[f32], scale: Scale, offset: i32, out: &mut [u8]) {
+                glue::encode::<$vector>(x, scale, offset, out)
+            }
+            $(#[$feature])*
+            fn quantise(q: &Quantise, bytes: &mut [u8], scales: &mut [Scale], scratch: &mut [f32]) -> Option<usize> {
+                glue::quantise::<$vector>(q, bytes, scales, scratch)
+            }
+            $(#[$feature])*
+            fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32]) {
+                glue::layer_norm::<$vector>(x, gain, bias, epsilon, out)
+            }
+            $(#[$feature])*
+            fn accumulate(rows: &[Scale], sums: &[i32], acc: &[i32], partial: &mut [f32]) {
+                glue::accumulate::<$vector>(rows, sums, acc, partial)
+            }
+            $(#[$feature])*
+            fn finish(f: &Finish, acc: &[i32], out: &mut Block<f32>) {
+                glue::finish::<$vector>(f, acc, out)
+            }
+            $(#[$feature])*
+            fn attend(a: &Attend, scratch: &mut [f32], out: &mut Block<f32>) {
+                glue::attend::<$vector>(a, scratch, out)
+            }
+            $(#[$feature])*
+            fn depthwise(d: &Depthwise, y: usize, out: &mut [f32]) {
+                glue::depthwise::<$vector>(d, y, out)
+            }
+
+            // SAFETY (each): the enclosing file hands these out only after it has detected the features.
+            #[allow(unused_unsafe, reason = "where no feature is enabled, the calls are safe")]
+            pub(super) const GLUE: super::super::Glue = super::super::Glue {
+                range: |x| unsafe { range(x) },
+                encode: |x, scale, offset, out| unsafe { encode(x, scale, offset, out) },
+                quantise: |q, bytes, scales, scratch| unsafe { quantise(q, bytes, scales, scratch) },
+                layer_norm: |x, gain, bias, epsilon, out| unsafe { layer_norm(x, gain, bias, epsilon, out) },
+                accumulate: |rows, sums, acc, partial| unsafe { accumulate(rows, sums, acc, partial) },
+                finish: |f, acc, out| unsafe { finish(f, acc, out) },
+                attend: |a, scratch, out| unsafe { attend(a, scratch, out) },
+                depthwise: |d, y, out| unsafe { depthwise(d, y, out) },
+            };
+        }
+    };
+}
+use glue_for;

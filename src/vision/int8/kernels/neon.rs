@@ -1,0 +1,195 @@
+//! aarch64 without the dot product: Cortex-A53, A72.
+//!
+//! `smull` and `smlal2` multiply 16 pairs of bytes and add them two by two into 16 bits, and `sadalp` adds those two by
+//! two into 32 bits: three instructions for 16 multiply-adds. Two products of bytes fit 16 bits unless both are
+//! -128 · -128, so a panel that holds -128 takes a fourth instruction instead. Sums run along `k` in four lanes and are
+//! added across at the end, which is why a panel keeps 16 consecutive `k` of a column together.
+#![allow(unsafe_code, reason = "vector intrinsics on raw pointers; each block says why it holds")]
+
+use std::arch::aarch64::*;
+
+use super::vector::Vector;
+use super::{Kernel, Layout, Tile, glue_for, unrolled};
+
+const LAYOUT: Layout = Layout { rows: 6, columns: 4, depth: 16, offset: 128 };
+
+/// The kernel; every aarch64 CPU has these instructions.
+pub const KERNEL: Kernel = Kernel { name: "neon", layout: LAYOUT, tile, glue: compiled::GLUE };
+
+glue_for!(
+    #[target_feature(enable = "neon")]
+    std::arch::aarch64::float32x4_t
+);
+
+/// The routines of every aarch64 kernel.
+pub const GLUE: super::Glue = compiled::GLUE;
+
+fn tile(t: &Tile, acc: &mut [i32]) {
+    t.check(LAYOUT, acc);
+    // SAFETY: NEON is part of aarch64; `check` has bounded every access.
+    unsafe {
+        match t.full_range {
+            false => by_rows::<false>(t, acc),
+            true => by_rows::<true>(t, acc),
+        }
+    }
+}
+
+/// # Safety
+/// `t` must have passed [`Tile::check`]; without `FULL`, its panel holds no -128.
+unsafe fn by_rows<const FULL: bool>(t: &Tile, acc: &mut [i32]) {
+    // SAFETY: by the contract.
+    unsafe {
+        match t.rows {
+            1 => rows::<1, FULL>(t, acc),
+            2 => rows::<2, FULL>(t, acc),
+            3 => rows::<3, FULL>(t, acc),
+            4 => rows::<4, FULL>(t, acc),
+            5 => rows::<5, FULL>(t, acc),
+            _ => rows::<6, FULL>(t, acc),
+        }
+    }
+}
+
+/// # Safety
+/// `t` must have passed [`Tile::check`] with `t.rows == R`.
+#[target_feature(enable = "neon")]
+unsafe fn rows<const R: usize, const FULL: bool>(t: &Tile, acc: &mut [i32]) {
+    let mut sums = [[vdupq_n_s32(0); 4]; R];
+    let mut w = t.panel.as_ptr();
+    for s in 0..t.segments {
+        // SAFETY: `check` bounds the panel to segments · steps · 64 bytes and every row's run to steps · 16 bytes inside
+        // `a`; past the last step the pointers are not read through.
+        unsafe {
+            let mut at = t.a.as_ptr().add(s * t.segment_stride).cast::<i8>();
+            for _ in 0..t.steps {
+                let mut a = [vdupq_n_s8(0); R];
+                let mut row = at;
+                unrolled!(R, ROW => {
+                    a[ROW] = vld1q_s8(row);
+                    row = row.wrapping_add(t.row_stride);
+                });
+                unrolled!(4, COLUMN => {
+                    let w = vld1q_s8(w.add(16 * COLUMN));
+                    unrolled!(R, ROW => {
+                        let sum = &mut sums[ROW][COLUMN];
+                        let low = vmull_s8(vget_low_s8(a[ROW]), vget_low_s8(w));
+                        *sum = if FULL {
+                            vpadalq_s16(vpadalq_s16(*sum, low), vmull_high_s8(a[ROW], w))
+                        } else {
+                            vpadalq_s16(*sum, vmlal_high_s8(low, a[ROW], w))
+                        };
+                    });
+                });
+                at = at.wrapping_add(16);
+                w = w.wrapping_add(64);
+            }
+        }
+    }
+    unrolled!(R, ROW => {
+        let pairs = [vpaddq_s32(sums[ROW][0], sums[ROW][1]), vpaddq_s32(sums[ROW][2], sums[ROW][3])];
+        // SAFETY: `check` has found room for R rows of 4 sums.
+        unsafe { vst1q_s32(acc.as_mut_ptr().add(4 * ROW), vpaddq_s32(pairs[0], pairs[1])) };
+    });
+}
+
+impl Vector for float32x4_t {
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    fn splat(v: f32) -> Self {
+        // SAFETY: NEON is part of aarch64, here and below.
+        unsafe { vdupq_n_f32(v) }
+    }
+    #[inline(always)]
+    fn load(x: &[f32]) -> Self {
+        let x = &x[..4];
+        // SAFETY: the slice is a register long.
+        unsafe { vld1q_f32(x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, out: &mut [f32]) {
+        let out = &mut out[..4];
+        // SAFETY: the slice is a register long.
+        unsafe { vst1q_f32(out.as_mut_ptr(), self) }
+    }
+    #[inline(always)]
+    fn sums(acc: &[i32], zero: i32, sums: &[i32]) -> Self {
+        let (acc, sums) = (&acc[..4], &sums[..4]);
+        // SAFETY: the slices are a register long.
+        unsafe { vcvtq_f32_s32(vmlsq_n_s32(vld1q_s32(acc.as_ptr()), vld1q_s32(sums.as_ptr()), zero)) }
+    }
+    #[inline(always)]
+    fn levels(self, offset: i32, out: &mut [u8]) {
+        let out = &mut out[..4];
+        // SAFETY: see `splat`.
+        let word = unsafe {
+            let words = vmovn_s32(vsubq_s32(vcvtnq_s32_f32(self), vdupq_n_s32(offset)));
+            vget_lane_u32::<0>(vreinterpret_u32_s8(vmovn_s16(vcombine_s16(words, words))))
+        };
+        out.copy_from_slice(&word.to_ne_bytes());
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: see `splat`.
+        unsafe { vaddq_f32(self, other) }
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: see `splat`.
+        unsafe { vsubq_f32(self, other) }
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: see `splat`.
+        unsafe { vmulq_f32(self, other) }
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: see `splat`.
+        unsafe { vdivq_f32(self, other) }
+    }
+    #[inline(always)]
+    fn fma(self, b: Self, c: Self) -> Self {
+        // SAFETY: see `splat`.
+        unsafe { vfmaq_f32(c, self, b) }
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: see `splat`. A selection, since `fmin` would answer NaN.
+        unsafe { vbslq_f32(vcltq_f32(self, other), self, other) }
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: see `splat`. A selection, since `fmax` would answer NaN.
+        unsafe { vbslq_f32(vcgtq_f32(self, other), self, other) }
+    }
+    #[inline(always)]
+    fn round(self) -> Self {
+        // SAFETY: see `splat`.
+        unsafe { vrndnq_f32(self) }
+    }
+    #[inline(always)]
+    fn scale(self, n: Self) -> Self {
+        // SAFETY: see `splat`.
+        unsafe {
+            let exponent = vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)));
+            vmulq_f32(self, vreinterpretq_f32_s32(exponent))
+        }
+    }
+    #[inline(always)]
+    fn total(self) -> f32 {
+        // SAFETY: see `splat`.
+        unsafe { vaddvq_f32(self) }
+    }
+    #[inline(always)]
+    fn lowest(self) -> f32 {
+        // SAFETY: see `splat`.
+        unsafe { vminvq_f32(self) }
+    }
+    #[inline(always)]
+    fn highest(self) -> f32 {
+        // SAFETY: see `splat`.
+        unsafe { vmaxvq_f32(self) }
+    }
+}

@@ -1,0 +1,113 @@
+//! aarch64 with the dot product: Cortex-A76 and later.
+//!
+//! `sdot` by element multiplies four bytes of each of four columns by four bytes of one row and adds them to four
+//! 32-bit sums: 16 multiply-adds an instruction. A tile is 8 rows by 8 columns: 16 accumulators; a row's register
+//! serves four steps. The instruction's intrinsic is not stable, so it is written out.
+#![allow(unsafe_code, reason = "vector intrinsics on raw pointers; each block says why it holds")]
+
+use std::arch::aarch64::*;
+use std::arch::{asm, is_aarch64_feature_detected};
+
+use super::{Kernel, Layout, Tile, neon, unrolled};
+
+const LAYOUT: Layout = Layout { rows: 8, columns: 8, depth: 4, offset: 128 };
+
+/// The kernel, where the machine has its instructions.
+pub fn kernel() -> Option<Kernel> {
+    is_aarch64_feature_detected!("dotprod").then_some(Kernel {
+        name: "neon-dot",
+        layout: LAYOUT,
+        tile,
+        glue: neon::GLUE,
+    })
+}
+
+fn tile(t: &Tile, acc: &mut [i32]) {
+    t.check(LAYOUT, acc);
+    // SAFETY: `kernel` is the only way here and has detected the feature; `check` has bounded every access.
+    unsafe {
+        match t.rows {
+            1 => rows::<1>(t, acc),
+            2 => rows::<2>(t, acc),
+            3 => rows::<3>(t, acc),
+            4 => rows::<4>(t, acc),
+            5 => rows::<5>(t, acc),
+            6 => rows::<6>(t, acc),
+            7 => rows::<7>(t, acc),
+            _ => rows::<8>(t, acc),
+        }
+    }
+}
+
+/// Adds the products of the four bytes that `$lane` counts of `$a` with four bytes of each of four columns.
+macro_rules! dot {
+    ($sum:expr, $w:expr, $a:expr, $lane:literal) => {
+        asm!(
+            concat!("sdot {sum:v}.4s, {w:v}.16b, {a:v}.4b[", $lane, "]"),
+            sum = inout(vreg) $sum,
+            w = in(vreg) $w,
+            a = in(vreg) $a,
+            options(pure, nomem, nostack, preserves_flags),
+        )
+    };
+}
+
+/// One step of four `k` for all rows, `$lane` of the loaded registers.
+macro_rules! step {
+    ($rows:ident, $sums:ident, $a:ident, $w:ident, $lane:literal) => {{
+        let (w0, w1) = (vld1q_s8($w.add(32 * $lane)), vld1q_s8($w.add(32 * $lane + 16)));
+        unrolled!($rows, ROW => {
+            dot!($sums[ROW][0], w0, $a[ROW], $lane);
+            dot!($sums[ROW][1], w1, $a[ROW], $lane);
+        });
+    }};
+}
+
+/// # Safety
+/// `t` must have passed [`Tile::check`] with `t.rows == R`, and the CPU must have the dot product.
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
+    let mut sums = [[vdupq_n_s32(0); 2]; R];
+    let mut w = t.panel.as_ptr();
+    for s in 0..t.segments {
+        // SAFETY: `check` bounds the panel to segments · steps · 32 bytes and every row's run to steps · 4 bytes inside
+        // `a`: 16 are loaded while four steps are left, then 4 at a time; past the last step the pointers are not read
+        // through. The instructions touch registers only.
+        unsafe {
+            let mut at = t.a.as_ptr().add(s * t.segment_stride);
+            for _ in 0..t.steps / 4 {
+                let mut a = [vdupq_n_s8(0); R];
+                let mut row = at;
+                unrolled!(R, ROW => {
+                    a[ROW] = vld1q_s8(row.cast());
+                    row = row.wrapping_add(t.row_stride);
+                });
+                step!(R, sums, a, w, 0);
+                step!(R, sums, a, w, 1);
+                step!(R, sums, a, w, 2);
+                step!(R, sums, a, w, 3);
+                at = at.wrapping_add(16);
+                w = w.wrapping_add(128);
+            }
+            for _ in 0..t.steps % 4 {
+                let mut a = [vdupq_n_s8(0); R];
+                let mut row = at;
+                unrolled!(R, ROW => {
+                    a[ROW] = vreinterpretq_s8_s32(vdupq_n_s32(row.cast::<i32>().read_unaligned()));
+                    row = row.wrapping_add(t.row_stride);
+                });
+                step!(R, sums, a, w, 0);
+                at = at.wrapping_add(4);
+                w = w.wrapping_add(32);
+            }
+        }
+    }
+    unrolled!(R, ROW => {
+        // SAFETY: `check` has found room for R rows of 8 sums.
+        unsafe {
+            let out = acc.as_mut_ptr().add(8 * ROW);
+            vst1q_s32(out, sums[ROW][0]);
+            vst1q_s32(out.add(4), sums[ROW][1]);
+        }
+    });
+}

@@ -1,0 +1,142 @@
+//! Every kernel of this machine against sums computed one by one, on shapes and values chosen to go wrong.
+
+use proptest::prelude::*;
+
+use super::{Kernel, KernelChoice, MAX_TILE, Tile};
+use crate::vision::int8::packed::{Inner, Packed};
+
+fn kernels() -> Vec<Kernel> {
+    KernelChoice::ALL.into_iter().filter_map(KernelChoice::kernel).collect()
+}
+
+/// A product of `rows` activation rows and a weight matrix, `inner` cut as the kernels read it.
+#[derive(Debug, Clone)]
+struct Case {
+    rows: usize,
+    columns: usize,
+    segments: usize,
+    run: usize,
+    /// Bytes between the rows' runs, so that rows overlap or lie apart.
+    row_stride: usize,
+    levels: Vec<u8>,
+    weights: Vec<i8>,
+}
+
+impl Case {
+    fn segment_stride(&self) -> usize {
+        (self.rows - 1) * self.row_stride + self.run
+    }
+
+    fn level(&self, row: usize, k: usize) -> i32 {
+        let at = row * self.row_stride + k / self.run * self.segment_stride() + k % self.run;
+        i32::from(self.levels[at])
+    }
+
+    fn expected(&self, offset: i32) -> Vec<i32> {
+        let k = self.segments * self.run;
+        let sum = |r: usize, c: usize| {
+            (0..k).map(|i| (self.level(r, i) - offset) * i32::from(self.weights[c * k + i])).sum::<i32>()
+        };
+        (0..self.rows * self.columns).map(|i| sum(i / self.columns, i % self.columns)).collect()
+    }
+
+    /// The same through a kernel, tile by tile.
+    fn computed(&self, kernel: &Kernel) -> Vec<i32> {
+        let layout = kernel.layout;
+        let k = self.segments * self.run;
+        let inner = Inner { groups: 1, segments: self.segments, run: self.run };
+        let packed = Packed::new(kernel, inner, &vec![1.0; self.columns], |c, i| self.weights[c * k + i]).unwrap();
+        let mut bytes: Vec<u8> = self.levels.iter().map(|level| layout.store(*level)).collect();
+        // What follows the last run is read and must not matter.
+        bytes.extend([0xAB; 64]);
+        let mut out = vec![0; self.rows * self.columns];
+        for row in (0..self.rows).step_by(layout.rows) {
+            let rows = layout.rows.min(self.rows - row);
+            for panel in 0..self.columns.div_ceil(layout.columns) {
+                let mut acc = [i32::MAX; MAX_TILE];
+                let tile = Tile {
+                    a: &bytes[row * self.row_stride..],
+                    rows,
+                    row_stride: self.row_stride,
+                    segments: self.segments,
+                    segment_stride: self.segment_stride(),
+                    steps: inner.padded_run(layout) / layout.depth,
+                    panel: packed.panel(panel, 0),
+                    full_range: packed.full_range,
+                    next: packed.upcoming(panel + 1),
+                };
+                (kernel.tile)(&tile, &mut acc);
+                for r in 0..rows {
+                    for c in panel * layout.columns..self.columns.min((panel + 1) * layout.columns) {
+                        out[(row + r) * self.columns + c] = acc[r * layout.columns + c % layout.columns];
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    fn check(&self) {
+        for kernel in kernels() {
+            let (expected, computed) = (self.expected(kernel.layout.offset), self.computed(&kernel));
+            assert!(expected == computed, "{} differs on {self:?}", kernel.name);
+        }
+    }
+
+    fn filled(rows: usize, columns: usize, k: usize, level: u8, weight: i8) -> Case {
+        let levels = vec![level; rows * k];
+        Case { rows, columns, segments: 1, run: k, row_stride: k, levels, weights: vec![weight; columns * k] }
+    }
+}
+
+#[test]
+fn extreme_values_do_not_saturate() {
+    for (level, weight) in [(255, 127), (255, -128), (255, -127), (0, -128), (0, 127), (1, -1), (128, 1), (0, 0)] {
+        for k in [1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 64, 100, 768, 3072] {
+            Case::filled(3, 33, k, level, weight).check();
+        }
+    }
+}
+
+#[test]
+fn alternating_extremes_cancel_exactly() {
+    let mut case = Case::filled(5, 40, 515, 0, 0);
+    case.levels.iter_mut().enumerate().for_each(|(i, l)| *l = if i % 3 == 0 { 255 } else { 0 });
+    case.weights.iter_mut().enumerate().for_each(|(i, w)| *w = if i % 2 == 0 { 127 } else { -128 });
+    case.check();
+}
+
+#[test]
+fn every_row_count_and_column_tail() {
+    for rows in 1..=15 {
+        for columns in [1, 7, 8, 15, 16, 17, 31, 32, 33, 47, 64] {
+            let mut case = Case::filled(rows, columns, 37, 0, 0);
+            case.levels.iter_mut().enumerate().for_each(|(i, l)| *l = (i * 89 % 256) as u8);
+            case.weights.iter_mut().enumerate().for_each(|(i, w)| *w = (i * 57 % 256) as u8 as i8);
+            case.check();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn random_shapes_and_values(
+        (rows, columns, segments, run) in (1usize..20, 1usize..70, 1usize..4, 1usize..80),
+        stride in 1usize..100,
+        seed in any::<u32>(),
+    ) {
+        let mut state = seed | 1;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            (state >> 11) as u8
+        };
+        let len = segments * ((rows - 1) * stride + run);
+        let levels = (0..len).map(|_| random()).collect();
+        let weights = (0..columns * segments * run).map(|_| random() as i8).collect();
+        Case { rows, columns, segments, run, row_stride: stride, levels, weights }.check();
+    }
+}

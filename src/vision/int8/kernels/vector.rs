@@ -1,0 +1,227 @@
+//! A register of f32, for the floating-point routines of [`super::super::glue`].
+//!
+//! Those are written once over this trait and compiled once per instruction set: the methods are `#[inline(always)]`
+//! and take on the features of the function they are expanded into. Left to itself, the compiler vectorises these
+//! routines across the wrong loop, with gathers.
+
+/// A register of [`Vector::LANES`] values. Slices given to it must be at least as long.
+pub trait Vector: Copy {
+    /// Values in one register.
+    const LANES: usize;
+    /// `v` in every lane.
+    fn splat(v: f32) -> Self;
+    /// The first values of `x`.
+    fn load(x: &[f32]) -> Self;
+    /// Writes the first values of `out`.
+    fn store(self, out: &mut [f32]);
+    /// `acc - zero · sums`, exactly, then as values.
+    fn sums(acc: &[i32], zero: i32, sums: &[i32]) -> Self;
+    /// Rounds values in `0..=255` to the nearest level, ties to even, and writes `level - offset` as bytes.
+    fn levels(self, offset: i32, out: &mut [u8]);
+    /// Lane by lane.
+    fn add(self, other: Self) -> Self;
+    /// Lane by lane.
+    fn sub(self, other: Self) -> Self;
+    /// Lane by lane.
+    fn mul(self, other: Self) -> Self;
+    /// Lane by lane.
+    fn div(self, other: Self) -> Self;
+    /// `self · b + c`, fused where that is an instruction.
+    fn fma(self, b: Self, c: Self) -> Self;
+    /// The lesser, lane by lane; `other` where one is NaN.
+    fn min(self, other: Self) -> Self;
+    /// The greater, lane by lane; `other` where one is NaN.
+    fn max(self, other: Self) -> Self;
+    /// To the nearest whole number, ties to even; for magnitudes below 2²².
+    fn round(self) -> Self;
+    /// `self · 2ⁿ` for whole `n` within -126..=127.
+    fn scale(self, n: Self) -> Self;
+    /// The sum of all lanes, in any order.
+    fn total(self) -> f32;
+    /// The least of all lanes, none of which is NaN.
+    fn lowest(self) -> f32;
+    /// The greatest of all lanes, none of which is NaN.
+    fn highest(self) -> f32;
+}
+
+impl Vector for f32 {
+    const LANES: usize = 1;
+
+    #[inline(always)]
+    fn splat(v: f32) -> f32 {
+        v
+    }
+    #[inline(always)]
+    fn load(x: &[f32]) -> f32 {
+        x[0]
+    }
+    #[inline(always)]
+    fn store(self, out: &mut [f32]) {
+        out[0] = self;
+    }
+    #[inline(always)]
+    fn sums(acc: &[i32], zero: i32, sums: &[i32]) -> f32 {
+        (acc[0] - zero * sums[0]) as f32
+    }
+    #[inline(always)]
+    fn levels(self, offset: i32, out: &mut [u8]) {
+        out[0] = (self.round() as i32 - offset) as u8;
+    }
+    #[inline(always)]
+    fn add(self, other: f32) -> f32 {
+        self + other
+    }
+    #[inline(always)]
+    fn sub(self, other: f32) -> f32 {
+        self - other
+    }
+    #[inline(always)]
+    fn mul(self, other: f32) -> f32 {
+        self * other
+    }
+    #[inline(always)]
+    fn div(self, other: f32) -> f32 {
+        self / other
+    }
+    #[inline(always)]
+    fn fma(self, b: f32, c: f32) -> f32 {
+        self * b + c
+    }
+    #[inline(always)]
+    fn min(self, other: f32) -> f32 {
+        if self < other { self } else { other }
+    }
+    #[inline(always)]
+    fn max(self, other: f32) -> f32 {
+        if self > other { self } else { other }
+    }
+    #[inline(always)]
+    fn round(self) -> f32 {
+        // 1.5 · 2²³ leaves no bits for a fraction; a call into the C library would cost more.
+        const WHOLE: f32 = 12_582_912.0;
+        (self + WHOLE) - WHOLE
+    }
+    #[inline(always)]
+    fn scale(self, n: f32) -> f32 {
+        self * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    }
+    #[inline(always)]
+    fn total(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn lowest(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn highest(self) -> f32 {
+        self
+    }
+}
+
+/// Implements [`Vector`] for a register type from the names of its intrinsics.
+///
+/// Each method checks the slice it is given and then runs one or two intrinsics, which need the instruction set only:
+/// the type is used by functions of its own kernel file alone, which run after its features were detected.
+#[cfg(target_arch = "x86_64")]
+macro_rules! x86_vector {
+    ($register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident,
+     $div:ident, $fma:ident, $min:ident, $max:ident, $round:path, $scale:path, $sums:path, $levels:path,
+     $total:path, $lowest:path, $highest:path) => {
+        impl crate::vision::int8::kernels::vector::Vector for $register {
+            const LANES: usize = $lanes;
+
+            #[inline(always)]
+            fn splat(v: f32) -> Self {
+                // SAFETY: see the macro.
+                unsafe { $splat(v) }
+            }
+            #[inline(always)]
+            fn load(x: &[f32]) -> Self {
+                let x = &x[..$lanes];
+                // SAFETY: see the macro; the slice is a register long.
+                unsafe { $load(x.as_ptr()) }
+            }
+            #[inline(always)]
+            fn store(self, out: &mut [f32]) {
+                let out = &mut out[..$lanes];
+                // SAFETY: see the macro; the slice is a register long.
+                unsafe { $store(out.as_mut_ptr(), self) }
+            }
+            #[inline(always)]
+            fn sums(acc: &[i32], zero: i32, sums: &[i32]) -> Self {
+                let (acc, sums) = (&acc[..$lanes], &sums[..$lanes]);
+                // SAFETY: see the macro; the slices are a register long.
+                unsafe { $sums(acc.as_ptr(), zero, sums.as_ptr()) }
+            }
+            #[inline(always)]
+            fn levels(self, offset: i32, out: &mut [u8]) {
+                let out = &mut out[..$lanes];
+                // SAFETY: see the macro; the slice is a byte a lane long.
+                unsafe { $levels(self, offset, out.as_mut_ptr()) }
+            }
+            #[inline(always)]
+            fn add(self, other: Self) -> Self {
+                // SAFETY: see the macro.
+                unsafe { $add(self, other) }
+            }
+            #[inline(always)]
+            fn sub(self, other: Self) -> Self {
+                // SAFETY: see the macro.
+                unsafe { $sub(self, other) }
+            }
+            #[inline(always)]
+            fn mul(self, other: Self) -> Self {
+                // SAFETY: see the macro.
+                unsafe { $mul(self, other) }
+            }
+            #[inline(always)]
+            fn div(self, other: Self) -> Self {
+                // SAFETY: see the macro.
+                unsafe { $div(self, other) }
+            }
+            #[inline(always)]
+            fn fma(self, b: Self, c: Self) -> Self {
+                // SAFETY: see the macro.
+                unsafe { $fma(self, b, c) }
+            }
+            #[inline(always)]
+            fn min(self, other: Self) -> Self {
+                // SAFETY: see the macro.
+                unsafe { $min(self, other) }
+            }
+            #[inline(always)]
+            fn max(self, other: Self) -> Self {
+                // SAFETY: see the macro.
+                unsafe { $max(self, other) }
+            }
+            #[inline(always)]
+            fn round(self) -> Self {
+                // SAFETY: see the macro.
+                unsafe { $round(self) }
+            }
+            #[inline(always)]
+            fn scale(self, n: Self) -> Self {
+                // SAFETY: see the macro.
+                unsafe { $scale(self, n) }
+            }
+            #[inline(always)]
+            fn total(self) -> f32 {
+                // SAFETY: see the macro.
+                unsafe { $total(self) }
+            }
+            #[inline(always)]
+            fn lowest(self) -> f32 {
+                // SAFETY: see the macro.
+                unsafe { $lowest(self) }
+            }
+            #[inline(always)]
+            fn highest(self) -> f32 {
+                // SAFETY: see the macro.
+                unsafe { $highest(self) }
+            }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86_vector;

@@ -1,0 +1,101 @@
+//! A depthwise convolution over NHWC images: one small kernel a channel.
+//!
+//! Nine multiply-adds a value are too few to be worth quantising the input for: the few int8 weights are widened to f32
+//! when the model is loaded, and the sums are f32.
+
+use tract_onnx::tract_hir::internal::*;
+
+use super::{Window, equal_by_identity};
+use crate::vision::int8::glue;
+use crate::vision::int8::runtime::Runtime;
+
+/// The kernels of a depthwise convolution.
+#[derive(Debug)]
+pub struct DepthwiseWeights {
+    /// `[kernel row][kernel column][channel]`.
+    pub taps: Vec<f32>,
+    /// One bias a channel.
+    pub bias: Vec<f32>,
+}
+
+/// `clamp(depthwise(x, W) + bias)`.
+#[derive(Debug, Clone)]
+pub struct Depthwise {
+    /// Kernel and threads.
+    pub runtime: Arc<Runtime>,
+    /// The weights.
+    pub weights: Arc<DepthwiseWeights>,
+    /// Kernel size, strides, padding.
+    pub window: Window,
+    /// Limits of the output.
+    pub clamp: (f32, f32),
+}
+
+equal_by_identity!(Depthwise, weights);
+
+impl Depthwise {
+    fn output_shape(&self, input: &[usize]) -> TVec<usize> {
+        let (height, width) = self.window.output((input[1], input[2]));
+        tvec!(input[0], height, width, input[3])
+    }
+}
+
+impl Op for Depthwise {
+    fn name(&self) -> StaticName {
+        "DepthwiseInt8".into()
+    }
+
+    fn info(&self) -> TractResult<Vec<String>> {
+        Ok(vec![format!("{:?}, {:?}", self.window, self.clamp)])
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Depthwise {
+    not_out_of_plan!();
+
+    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let shape = inputs[0].shape();
+        let x = inputs[0].try_as_plain_ram()?;
+        let x = x.as_slice::<f32>()?;
+        let out_shape = self.output_shape(shape);
+        let mut out = Tensor::zero::<f32>(&out_shape)?;
+        let mut view = out.try_as_plain_ram_mut()?;
+        let line = out_shape[2] * out_shape[3];
+        let image = shape[1] * shape[2] * shape[3];
+        let Runtime { kernel, pool, .. } = &*self.runtime;
+        pool.blocks(view.as_slice_mut::<f32>()?, line, (4, line), |block| {
+            for row in block.rows() {
+                let layer = glue::Depthwise {
+                    x: &x[row / out_shape[1] * image..][..image],
+                    size: (shape[1], shape[2]),
+                    taps: &self.weights.taps,
+                    bias: &self.weights.bias,
+                    kernel: self.window.kernel,
+                    stride: self.window.stride,
+                    before: self.window.before,
+                    clamp: self.clamp,
+                };
+                (kernel.glue.depthwise)(&layer, row % out_shape[1], block.row(row));
+            }
+        });
+        Ok(tvec!(out.into_tvalue()))
+    }
+}
+
+impl TypedOp for Depthwise {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let shape = inputs[0].shape.as_concrete().context("DepthwiseInt8: the input's shape is not fixed")?;
+        Ok(tvec!(f32::fact(&*self.output_shape(shape))))
+    }
+
+    fn cost(&self, inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        let shape = inputs[0].shape.as_concrete().context("DepthwiseInt8: the input's shape is not fixed")?;
+        let outputs: usize = self.output_shape(shape).iter().product();
+        let taps = self.window.kernel.0 * self.window.kernel.1;
+        Ok(tvec!((Cost::FMA(f32::datum_type()), (outputs * taps).to_dim())))
+    }
+
+    as_op!();
+}

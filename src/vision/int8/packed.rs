@@ -1,0 +1,171 @@
+//! Weights in the one form they are held in: bytes in the order a kernel reads them, beside their scales and sums.
+
+use super::kernels::{Kernel, Layout};
+
+/// The largest `k` whose sums of products of bytes fit 32 bits: 255 · 128 · `MAX_K` < 2³¹.
+const MAX_K: usize = 65_000;
+
+/// How the inner dimension of a product is cut.
+///
+/// A group has an activation scale of its own (the three channels of a picture); a segment is a run of bytes that lie
+/// together in memory (one kernel row of a convolution read in place). Every segment is padded to the kernel's depth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inner {
+    /// Groups with their own scale.
+    pub groups: usize,
+    /// Segments in a group.
+    pub segments: usize,
+    /// Values in a segment, before padding.
+    pub run: usize,
+}
+
+impl Inner {
+    /// One group, one segment: a plain matrix product.
+    pub fn plain(k: usize) -> Inner {
+        Inner { groups: 1, segments: 1, run: k }
+    }
+
+    /// Values in all.
+    pub fn len(&self) -> usize {
+        self.groups * self.segments * self.run
+    }
+
+    /// Bytes of one segment under `layout`.
+    pub fn padded_run(&self, layout: Layout) -> usize {
+        self.run.next_multiple_of(layout.depth)
+    }
+}
+
+/// A weight matrix packed for one kernel: `[panel][group][segment][step][column][depth]`.
+#[derive(Debug)]
+pub struct Packed {
+    /// How the inner dimension is cut.
+    pub inner: Inner,
+    /// Output channels.
+    pub columns: usize,
+    /// Whether some weight is -128.
+    pub full_range: bool,
+    bytes: Aligned,
+    group_bytes: usize,
+    panel_columns: usize,
+    /// One scale a column, 0 beyond the last.
+    scale: Vec<f32>,
+    /// Sums of the weights of each column, `[group][column]`.
+    sums: Vec<i32>,
+}
+
+impl Packed {
+    /// Packs `weight(column, k)` with one scale a column, `k` counting `[group][segment][run]`.
+    ///
+    /// # Errors
+    /// When the inner dimension is so long that 32-bit sums could overflow, in words.
+    pub fn new(
+        kernel: &Kernel,
+        inner: Inner,
+        scale: &[f32],
+        weight: impl Fn(usize, usize) -> i8,
+    ) -> Result<Packed, String> {
+        if inner.len() > MAX_K {
+            return Err(format!("{} inputs to one output; at most {MAX_K} fit 32-bit sums", inner.len()));
+        }
+        let layout = kernel.layout;
+        let columns = scale.len();
+        let panels = columns.div_ceil(layout.columns);
+        let padded = panels * layout.columns;
+        let run = inner.padded_run(layout);
+        let group_bytes = inner.segments * run * layout.columns;
+        let mut bytes = Aligned::zeroed(panels * inner.groups * group_bytes);
+        let mut sums = vec![0i32; inner.groups * padded];
+        let mut full_range = false;
+        let out = bytes.get_mut();
+        for column in 0..columns {
+            let (panel, at) = (column / layout.columns, column % layout.columns);
+            for group in 0..inner.groups {
+                let base = (panel * inner.groups + group) * group_bytes + at * layout.depth;
+                let mut sum = 0i32;
+                for segment in 0..inner.segments {
+                    let base = base + segment * run * layout.columns;
+                    let from = (group * inner.segments + segment) * inner.run;
+                    for k in 0..inner.run {
+                        let w = weight(column, from + k);
+                        out[base + k / layout.depth * layout.columns * layout.depth + k % layout.depth] = w;
+                        sum += i32::from(w);
+                        full_range |= w == i8::MIN;
+                    }
+                }
+                sums[group * padded + column] = sum;
+            }
+        }
+        let mut padded_scale = scale.to_vec();
+        padded_scale.resize(padded, 0.0);
+        Ok(Packed {
+            inner,
+            columns,
+            full_range,
+            bytes,
+            group_bytes,
+            panel_columns: layout.columns,
+            scale: padded_scale,
+            sums,
+        })
+    }
+
+    /// Columns, rounded up to whole panels.
+    pub fn padded_columns(&self) -> usize {
+        self.scale.len()
+    }
+
+    /// Bytes of packed weights.
+    pub fn len(&self) -> usize {
+        self.bytes.len
+    }
+
+    /// One panel of one group.
+    pub fn panel(&self, panel: usize, group: usize) -> &[i8] {
+        &self.bytes.get()[(panel * self.inner.groups + group) * self.group_bytes..][..self.group_bytes]
+    }
+
+    /// The bytes from one panel's first group on, to be fetched early: empty past the last panel.
+    pub fn upcoming(&self, panel: usize) -> &[i8] {
+        let all = self.bytes.get();
+        let panel_bytes = self.inner.groups * self.group_bytes;
+        let from = (panel * panel_bytes).min(all.len());
+        &all[from..(from + panel_bytes).min(all.len())]
+    }
+
+    /// Weight scales of one panel.
+    pub fn scale(&self, panel: usize) -> &[f32] {
+        &self.scale[panel * self.panel_columns..][..self.panel_columns]
+    }
+
+    /// Weight sums of one panel and group.
+    pub fn sums(&self, panel: usize, group: usize) -> &[i32] {
+        &self.sums[group * self.scale.len() + panel * self.panel_columns..][..self.panel_columns]
+    }
+}
+
+/// Bytes that start on a cache line, so that no vector load crosses one.
+#[derive(Debug)]
+struct Aligned {
+    store: Vec<i8>,
+    from: usize,
+    len: usize,
+}
+
+impl Aligned {
+    const LINE: usize = 64;
+
+    fn zeroed(len: usize) -> Aligned {
+        let store = vec![0i8; len + Self::LINE];
+        let from = store.as_ptr().align_offset(Self::LINE).min(Self::LINE);
+        Aligned { store, from, len }
+    }
+
+    fn get(&self) -> &[i8] {
+        &self.store[self.from..][..self.len]
+    }
+
+    fn get_mut(&mut self) -> &mut [i8] {
+        &mut self.store[self.from..][..self.len]
+    }
+}

@@ -1,0 +1,146 @@
+//! Products with an int8 weight, as plain `[m, k] → [m, n]` layers.
+
+use tract_onnx::tract_core::axes::Axis;
+use tract_onnx::tract_core::ops::einsum::EinSum;
+use tract_onnx::tract_hir::internal::*;
+
+use super::Context;
+use super::epilogue::Epilogue;
+use super::layout::{permute, reshape, shape};
+use crate::vision::int8::ops::Linear;
+use crate::vision::int8::packed::{Inner, Packed};
+use crate::vision::int8::weight::QuantWeight;
+
+/// Where the axes of a product of an activation with a weight go.
+#[derive(Debug)]
+struct Axes {
+    /// Kept axes, as (activation, output).
+    rows: Vec<(usize, usize)>,
+    /// Summed axes, as (activation, weight), in the activation's order.
+    inner: Vec<(usize, usize)>,
+    /// Output channels, as (weight, output), in the output's order.
+    columns: Vec<(usize, usize)>,
+    /// Axes of the activation, all 1 long, that the output lacks.
+    dropped: Vec<usize>,
+    /// Axes of the output, all 1 long, that come from nowhere.
+    added: Vec<usize>,
+}
+
+impl Axes {
+    /// `None` when the product is no linear layer: an axis shared by all three, or summed over one operand alone.
+    fn of(op: &EinSum, activation: usize, shapes: &[TVec<usize>; 2]) -> Option<Axes> {
+        let weight = 1 - activation;
+        let mut axes = Axes { rows: vec![], inner: vec![], columns: vec![], dropped: vec![], added: vec![] };
+        for axis in op.axes.iter_all_axes() {
+            let Axis { inputs, outputs, .. } = axis;
+            if inputs.iter().chain(outputs).any(|places| places.len() > 1) {
+                return None;
+            }
+            let (a, w) = (inputs[activation].first().copied(), inputs[weight].first().copied());
+            match (a, w, outputs[0].first().copied()) {
+                (Some(a), None, Some(o)) => axes.rows.push((a, o)),
+                (Some(a), Some(w), None) => axes.inner.push((a, w)),
+                (None, Some(w), Some(o)) => axes.columns.push((w, o)),
+                (Some(a), None, None) if shapes[activation][a] == 1 => axes.dropped.push(a),
+                (None, None, Some(o)) => axes.added.push(o),
+                _ => return None,
+            }
+        }
+        axes.rows.sort_unstable();
+        axes.inner.sort_unstable();
+        axes.columns.sort_unstable_by_key(|(_, o)| *o);
+        axes.added.sort_unstable();
+        (!axes.inner.is_empty() && !axes.columns.is_empty()).then_some(axes)
+    }
+
+    /// Order of the activation's axes: rows, then what is summed.
+    fn activation_order(&self) -> Vec<usize> {
+        let kept = self.rows.iter().map(|(a, _)| *a);
+        kept.chain(self.dropped.iter().copied()).chain(self.inner.iter().map(|(a, _)| *a)).collect()
+    }
+
+    /// Order of the output's axes that makes it a matrix: what came from nowhere, rows, columns.
+    fn output_order(&self) -> Vec<usize> {
+        let rows = self.rows.iter().map(|(_, o)| *o);
+        self.added.iter().copied().chain(rows).chain(self.columns.iter().map(|(_, o)| *o)).collect()
+    }
+}
+
+/// See the module.
+pub fn rule(
+    context: &Context,
+    model: &TypedModel,
+    node: &TypedNode,
+    name: &str,
+    op: &EinSum,
+) -> TractResult<Option<TypedModelPatch>> {
+    let weight_of = |slot: usize| model.node(node.inputs[slot].node).op_as::<QuantWeight>();
+    let (activation, weight) = match node.inputs.len() {
+        2 => match (weight_of(0), weight_of(1)) {
+            (None, Some(weight)) => (0, weight),
+            (Some(weight), None) => (1, weight),
+            _ => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    let shapes = [shape(model, node.inputs[0])?, shape(model, node.inputs[1])?];
+    let Some(axes) = Axes::of(op, activation, &shapes) else { return Ok(None) };
+    let [(_, channel_axis)] = axes.columns[..] else { return Ok(None) };
+    let weights = pack(context, weight, &axes).with_context(|| name.to_owned())?;
+
+    let bias = vec![0.0; weights.columns];
+    let mut epilogue = Epilogue::follow(model, node, channel_axis, weights.columns, bias)?;
+    epilogue.bias.resize(weights.padded_columns(), 0.0);
+
+    let mut patch = TypedModelPatch::new("int8 linear layer");
+    let (k, n) = (weights.inner.len(), weights.columns);
+    let m = shapes[activation].iter().product::<usize>() / k;
+    let x = patch.tap_model(model, node.inputs[activation])?;
+    let x = permute(&mut patch, &format!("{name}.x"), x, &axes.activation_order())?;
+    let mut inputs = tvec!(reshape(&mut patch, &format!("{name}.x"), x, &[m, k])?);
+    let order = axes.output_order();
+    if let Some(residual) = epilogue.residual {
+        let wire = patch.tap_model(model, residual)?;
+        let wire = permute(&mut patch, &format!("{name}.residual"), wire, &order)?;
+        inputs.push(reshape(&mut patch, &format!("{name}.residual"), wire, &[m, n])?);
+    }
+    let layer = Linear {
+        runtime: context.runtime.clone(),
+        weights: Arc::new(weights),
+        bias: Arc::new(epilogue.bias),
+        norm: None,
+        activation: epilogue.activation,
+        residual: epilogue.residual.is_some(),
+    };
+    let wire = patch.wire_node(name, layer, &inputs)?[0];
+    let output = shape(model, node.id.into())?;
+    let ordered: Vec<usize> = order.iter().map(|o| output[*o]).collect();
+    let wire = reshape(&mut patch, &format!("{name}.y"), wire, &ordered)?;
+    let mut inverse = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(i, o)| inverse[*o] = i);
+    let wire = permute(&mut patch, &format!("{name}.y"), wire, &inverse)?;
+    patch.shunt_outside(model, epilogue.last, wire)?;
+    Ok(Some(patch))
+}
+
+/// Packs the weight as a matrix of (columns, inner) under `axes`.
+fn pack(context: &Context, weight: &QuantWeight, axes: &Axes) -> TractResult<Packed> {
+    let shape = weight.values.shape();
+    let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
+    // The offset of every inner index: the product set of the summed axes, the last running fastest.
+    let mut inner = vec![0usize];
+    for (_, w) in &axes.inner {
+        inner = inner.iter().flat_map(|base| (0..shape[*w]).map(move |i| base + i * stride(*w))).collect();
+    }
+    let column_axis = axes.columns[0].0;
+    ensure!(column_axis == weight.axis, "weights are quantised along an axis that is not their output channels");
+    let values = weight.values.try_as_plain_ram()?;
+    let values = values.as_slice::<i8>()?;
+    let scale = weight.scale.try_as_plain_ram()?;
+    let column_stride = stride(column_axis);
+    let kernel = &context.runtime.kernel;
+    Packed::new(kernel, Inner::plain(inner.len()), scale.as_slice::<f32>()?, |n, k| {
+        values[inner[k] + n * column_stride]
+    })
+    .map_err(TractError::msg)
+}

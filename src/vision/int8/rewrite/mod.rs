@@ -1,0 +1,94 @@
+//! Turns a bundle's graph, as imported, into one of our operators.
+//!
+//! Three passes. The first runs on the graph as the file spells it: convolutions with an int8 kernel become NHWC
+//! operators (the first of them reading RGB bytes), with the activation and the residual behind them fused; average
+//! pools follow, and the axis moves this puts between neighbours cancel when tract declutters. The second runs on the decluttered graph:
+//! products with an int8 weight become [`Linear`](super::ops::Linear) layers over a plain matrix, with bias,
+//! activation and residual fused, and layer normalisations get a kernel or are fused into the one layer they feed. The
+//! third drops chains of axis operations that cancel.
+//!
+//! A product the rules do not recognise keeps its [`QuantWeight`](super::weight::QuantWeight) and is computed by tract
+//! from weights it dequantises on every run: slow but right. [`super::super::encoder`]'s op histogram shows it.
+
+mod attention;
+mod conv;
+mod epilogue;
+mod layout;
+mod linear;
+mod norm;
+
+use tract_onnx::tract_hir::internal::*;
+
+use super::import::ImportedNorm;
+use super::ops::Linear;
+use super::runtime::Runtime;
+use tract_onnx::tract_core::ops::cnn::{Conv, SumPool};
+use tract_onnx::tract_core::ops::einsum::EinSum;
+use tract_onnx::tract_core::ops::nn::Softmax;
+use tract_onnx::tract_core::optim::Optimizer;
+
+/// What the rules need beside the graph.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Kernel and threads for the operators.
+    pub runtime: Arc<Runtime>,
+    /// Mean of the model's normalisation, of values in 0..1, RGB.
+    pub mean: [f32; 3],
+    /// Standard deviation of the model's normalisation, RGB.
+    pub std: [f32; 3],
+}
+
+/// Rewrites `model`, whose one input is the normalised f32 image `[batch, 3, size, size]`. Where its first operator is
+/// an int8 convolution, the input becomes RGB bytes `[batch, size, size, 3]`.
+///
+/// # Errors
+/// tract's, or ours naming the node whose weights cannot be packed.
+pub fn rewrite(context: Context, mut model: TypedModel) -> TractResult<TypedModel> {
+    model.prop_consts()?;
+    conv::pixels(&context, &mut model)?;
+    apply::<Conv>(&context, &mut model, conv::rule)?;
+    apply::<SumPool>(&context, &mut model, conv::pooling)?;
+    declutter(&mut model)?;
+    apply::<EinSum>(&context, &mut model, linear::rule)?;
+    apply::<Softmax>(&context, &mut model, attention::rule)?;
+    layout::straighten(&mut model)?;
+    apply::<Linear>(&context, &mut model, norm::fuse)?;
+    apply::<ImportedNorm>(&context, &mut model, norm::rule)?;
+    model.into_optimized()
+}
+
+/// tract's declutter without the pass that pushes slices up through products: it would cut one query-key-value layer
+/// into three that slice their weight on every run.
+fn declutter(model: &mut TypedModel) -> TractResult<()> {
+    let mut optimizer = Optimizer::declutter();
+    optimizer.passes.retain(|pass| format!("{pass:?}") != "PushSliceUp");
+    model.optimize_with_session(&mut optimizer.session())
+}
+
+/// Answers with what should stand in place of a node holding an `O`.
+type Rule<O> = fn(&Context, &TypedModel, &TypedNode, &str, &O) -> TractResult<Option<TypedModelPatch>>;
+
+fn apply<O: Op>(context: &Context, model: &mut TypedModel, rule: Rule<O>) -> TractResult<()> {
+    let context = context.clone();
+    Rewriter::<()>::default()
+        .with_rule_for::<O>(std::any::type_name::<O>(), move |(), model, node, name, op| {
+            rule(&context, model, node, name, op)
+        })
+        .rewrite(&(), model)
+}
+
+/// Multiply-adds of one run of `model`, for all node kinds that count theirs.
+///
+/// # Errors
+/// tract's, for a node without a cost.
+pub fn macs(model: &TypedModel) -> TractResult<u64> {
+    let mut total = 0;
+    for node in &model.nodes {
+        for (cost, count) in node.op.cost(&model.node_input_facts(node.id)?)? {
+            if matches!(cost, Cost::FMA(_)) {
+                total += count.to_i64()? as u64;
+            }
+        }
+    }
+    Ok(total)
+}

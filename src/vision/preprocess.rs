@@ -1,0 +1,140 @@
+//! CLIP's resize and crop: the shorter side to the model's size with an anti-aliased filter, then the centre square.
+//!
+//! As torchvision's `Resize(size)` and `CenterCrop(size)` on a Pillow image do, which OpenCLIP's `image_transform` uses.
+//! Mean and standard deviation are applied by the encoder, so that its first layer may take the bytes as they are.
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::RgbImage;
+
+use crate::bundle::Resize;
+
+/// Brings pictures to the model's square. Keeps its buffers from frame to frame.
+pub struct Preprocessor {
+    size: u32,
+    options: ResizeOptions,
+    resizer: Resizer,
+}
+
+impl Preprocessor {
+    /// For a model that takes `size` × `size` pixels, resized with `filter`.
+    pub fn new(size: u32, filter: Resize) -> Self {
+        let filter = match filter {
+            // Catmull-Rom is the bicubic with a = -0.5 that Pillow uses.
+            Resize::Bicubic => FilterType::CatmullRom,
+            Resize::Bilinear => FilterType::Bilinear,
+        };
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
+        Self { size, options, resizer: Resizer::new() }
+    }
+
+    /// The model's square of a picture: `size` × `size` RGB.
+    ///
+    /// # Errors
+    /// [`PreprocessError`] for a picture so long and thin that its resized form would be over 2^24 pixels.
+    pub fn square(&mut self, image: &RgbImage) -> Result<RgbImage, PreprocessError> {
+        let (width, height) = resized(image.width(), image.height(), self.size)
+            .ok_or(PreprocessError::Shape { width: image.width(), height: image.height() })?;
+        let shape = || PreprocessError::Shape { width: image.width(), height: image.height() };
+        let source =
+            ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3).map_err(|_| shape())?;
+        // Two calls, since Pillow takes the width first and this crate, for bytes, the height; between the two passes
+        // values are clipped to 0..=255, so at hard edges the order shows.
+        let mut narrowed = Image::new(width, image.height(), PixelType::U8x3);
+        self.resizer.resize(&source, &mut narrowed, &self.options).map_err(|_| shape())?;
+        let mut target = Image::new(width, height, PixelType::U8x3);
+        self.resizer.resize(&narrowed, &mut target, &self.options).map_err(|_| shape())?;
+        Ok(centre(target.buffer(), width, height, self.size))
+    }
+}
+
+/// Width and height after torchvision's `Resize(size)`: the longer side is truncated, not rounded.
+fn resized(width: u32, height: u32, size: u32) -> Option<(u32, u32)> {
+    const MOST: u64 = 1 << 24;
+    let (short, long) = (width.min(height), width.max(height));
+    let other = (u64::from(size) * u64::from(long)).checked_div(u64::from(short))?;
+    if other * u64::from(size) > MOST {
+        return None;
+    }
+    let other = u32::try_from(other).ok()?;
+    Some(if width <= height { (size, other) } else { (other, size) })
+}
+
+/// The centre square of row-major RGB, placed as torchvision's `CenterCrop` places it.
+fn centre(rgb: &[u8], width: u32, height: u32, size: u32) -> RgbImage {
+    let (left, top) = (offset(width - size) as usize, offset(height - size) as usize);
+    let (row, part) = (width as usize * 3, size as usize * 3);
+    let mut square = RgbImage::new(size, size);
+    for (target, source) in square.chunks_exact_mut(part).zip(rgb.chunks_exact(row).skip(top)) {
+        target.copy_from_slice(&source[left * 3..left * 3 + part]);
+    }
+    square
+}
+
+/// Half of `spare`, with Python's rounding of a half to the even neighbour.
+fn offset(spare: u32) -> u32 {
+    let half = spare / 2;
+    half + (spare % 2) * (half % 2)
+}
+
+/// Why a picture could not be brought to the model's size.
+#[derive(Debug, thiserror::Error)]
+pub enum PreprocessError {
+    /// No usable shape.
+    #[error("a picture of {width} x {height} pixels cannot be brought to the model's square; crop it first")]
+    Shape {
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_torchvisions() {
+        // Taken from torchvision.transforms.functional._compute_resized_output_size.
+        for ((width, height), expected) in [
+            ((640, 480), (298, 224)),
+            ((480, 640), (224, 298)),
+            ((333, 500), (224, 336)),
+            ((224, 224), (224, 224)),
+            ((10, 11), (224, 246)),
+        ] {
+            assert_eq!(resized(width, height, 224), Some(expected));
+        }
+        assert_eq!(resized(100_000, 1, 224), None);
+        assert_eq!(resized(0, 5, 224), None);
+    }
+
+    #[test]
+    fn halves_round_to_even_as_in_python() {
+        assert_eq!([1, 3, 5, 7, 75, 74].map(offset), [0, 2, 2, 4, 38, 37]);
+    }
+
+    #[test]
+    fn the_square_is_the_centre() {
+        let mut image = RgbImage::from_pixel(300, 100, Rgb([0, 0, 0]));
+        for y in 0..100 {
+            for x in 100..200 {
+                image.put_pixel(x, y, Rgb([200, 100, 50]));
+            }
+        }
+        let square = Preprocessor::new(100, Resize::Bicubic).square(&image).unwrap();
+        assert!(square.pixels().all(|pixel| *pixel == Rgb([200, 100, 50])));
+    }
+
+    #[test]
+    fn impossible_shapes_are_errors() {
+        let mut preprocessor = Preprocessor::new(224, Resize::Bicubic);
+        for (width, height) in [(0, 0), (100_000, 1)] {
+            let error = preprocessor.square(&RgbImage::new(width, height)).unwrap_err().to_string();
+            assert!(error.contains("crop it first"), "{error}");
+        }
+    }
+}
