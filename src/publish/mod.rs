@@ -1,0 +1,17 @@
+//! Scores and events → MQTT. `topics` says where, `payload` says what, `link` carries it.
+//!
+//! Promise: publishing never blocks the classifying thread, whatever the broker or the radio does, and what could not be
+//! delivered is counted.
+
+mod link;
+mod password;
+mod payload;
+mod tls;
+mod topics;
+
+pub use link::{Link, LinkError, LinkStats, Message, Urgency};
+pub use payload::{
+    EventPayload, Head, HealthPayload, Latency, LatencySummary, MAX_PAYLOAD, ModelName, PromptsName, ResultPayload,
+    ScorePayload, StatePayload, StatusPayload, short, to_json,
+};
+pub use topics::Topics;

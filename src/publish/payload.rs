@@ -1,0 +1,310 @@
+//! What is published, as JSON. The schemas are in `docs/reference/schema/` and tests hold the two together.
+//!
+//! Promise: no message is larger than [`MAX_PAYLOAD`] bytes, because many clients give up on messages over 10 KiB and
+//! thin links count every byte.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::decide::Transition;
+
+/// Largest result or event, in bytes.
+pub const MAX_PAYLOAD: usize = 2048;
+/// Hexadecimal digits of a hash in frame messages; `status` carries them whole.
+const SHORT_HASH: usize = 16;
+/// Longest frame name carried, in characters.
+const FRAME_NAME: usize = 128;
+
+/// What every frame message begins with.
+#[derive(Debug, Clone, Serialize)]
+pub struct Head {
+    /// Names form and version of the payload.
+    pub schema: &'static str,
+    /// Unique for ever: boot id and sequence number. A message that comes twice carries one id.
+    pub id: String,
+    /// Drawn at random when the daemon starts.
+    pub boot_id: String,
+    /// Counts this daemon's results and events, from 1, without gaps.
+    pub seq: u64,
+    /// When the frame was taken, RFC 3339.
+    pub captured_at: Timestamp,
+    /// When the message was made, RFC 3339.
+    pub published_at: Timestamp,
+    /// Whether the clock was synchronised when the message was made.
+    pub clock_synced: bool,
+    /// Whether delivery was delayed by a lost link.
+    pub replayed: bool,
+    /// What the camera calls the frame.
+    pub frame: String,
+    /// First digits of the bundle's id.
+    pub model: String,
+    /// First digits of the prompt pack's id.
+    pub prompts: String,
+}
+
+impl Head {
+    /// Shortens an over-long frame name to its end, which tells files apart better than the beginning.
+    pub fn frame_name(name: &str) -> String {
+        let skip = name.chars().count().saturating_sub(FRAME_NAME);
+        name.chars().skip(skip).collect()
+    }
+}
+
+/// A hash as frame messages carry it.
+pub fn short(hash: &str) -> String {
+    hash.chars().take(SHORT_HASH).collect()
+}
+
+/// A label and its score.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScorePayload {
+    /// The label's name.
+    pub label: String,
+    /// Probability, 0..1.
+    pub score: f32,
+}
+
+/// Milliseconds a frame spent in each stage.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Latency {
+    /// Bytes to pixels.
+    pub decode: f64,
+    /// Pixels to the model's square.
+    pub resize: f64,
+    /// The square to the embedding.
+    pub encode: f64,
+    /// From the frame's arrival to this message, waiting included.
+    pub total: f64,
+}
+
+/// One classified frame.
+#[derive(Debug, Clone, Serialize)]
+pub struct ResultPayload {
+    /// The common head; schema `remoteclip.result/1`.
+    #[serde(flatten)]
+    pub head: Head,
+    /// The best label, or null when the background outweighs it.
+    pub label: Option<String>,
+    /// The highest scores, falling.
+    pub scores: Vec<ScorePayload>,
+    /// Share of the background texts.
+    pub background: f32,
+    /// Best score less the next best, background included.
+    pub margin: f32,
+    /// Active tags.
+    pub tags: Vec<String>,
+    /// Where the time went.
+    pub latency_ms: Latency,
+    /// RFC 7946 point, or null when unknown.
+    pub position: Option<serde_json::Value>,
+}
+
+/// A tag entered or left.
+#[derive(Debug, Clone, Serialize)]
+pub struct EventPayload {
+    /// The common head; schema `remoteclip.event/1`.
+    #[serde(flatten)]
+    pub head: Head,
+    /// What happened.
+    pub event: Transition,
+    /// To which label.
+    pub label: String,
+    /// The score that did it.
+    pub score: f32,
+    /// Best score less the next best, background included.
+    pub margin: f32,
+    /// RFC 7946 point, or null when unknown.
+    pub position: Option<serde_json::Value>,
+}
+
+/// Retained state of one tag.
+#[derive(Debug, Clone, Serialize)]
+pub struct StatePayload {
+    /// `remoteclip.label/1`.
+    pub schema: &'static str,
+    /// The label's name.
+    pub label: String,
+    /// Whether the tag is active.
+    pub active: bool,
+    /// Id of the event that made it so; null before the first.
+    pub event_id: Option<String>,
+    /// Since when, RFC 3339.
+    pub since: Timestamp,
+}
+
+/// Name and hash of the model in use.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelName {
+    /// The bundle's name.
+    pub name: String,
+    /// OpenCLIP's name for the architecture.
+    pub architecture: String,
+    /// The bundle's id.
+    pub sha256: String,
+    /// The int8 kernel.
+    pub kernel: String,
+}
+
+/// Name and hash of the prompts in use.
+#[derive(Debug, Clone, Serialize)]
+pub struct PromptsName {
+    /// The prompt set's name.
+    pub name: String,
+    /// The pack's id.
+    pub sha256: String,
+    /// The label names.
+    pub labels: Vec<String>,
+}
+
+/// Retained status of the daemon.
+#[derive(Debug, Clone, Serialize)]
+pub struct StatusPayload {
+    /// `remoteclip.status/1`.
+    pub schema: &'static str,
+    /// `online` or `offline`.
+    pub state: &'static str,
+    /// The boot the state belongs to: an offline with another boot id than the last online is an old one.
+    pub boot_id: String,
+    /// The daemon's version.
+    pub version: &'static str,
+    /// When the daemon started, RFC 3339.
+    pub started_at: Timestamp,
+    /// Why it is offline: `stopped`, `finished` or `lost` (the will).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// The model, while online.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelName>,
+    /// The prompts, while online.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<PromptsName>,
+}
+
+/// Periodic figures.
+#[derive(Debug, Clone, Serialize)]
+pub struct HealthPayload {
+    /// `remoteclip.health/1`.
+    pub schema: &'static str,
+    /// The daemon's boot.
+    pub boot_id: String,
+    /// When it was made, RFC 3339.
+    pub published_at: Timestamp,
+    /// Seconds since the daemon started.
+    pub uptime_s: u64,
+    /// Classified frames a second, since the last health message.
+    pub fps: f64,
+    /// Median and largest milliseconds from arrival to result, since the last health message; null without frames.
+    pub latency_ms: Option<LatencySummary>,
+    /// Frames classified since the start.
+    pub frames: u64,
+    /// Frames replaced by a newer one before they were classified, since the start.
+    pub frames_dropped: u64,
+    /// Frames that could not be classified since the start, by cause.
+    pub frames_failed: BTreeMap<String, u64>,
+    /// Results not sent because there was no link, since the start.
+    pub results_unsent: u64,
+    /// Events waiting for the link.
+    pub events_waiting: u64,
+    /// Events lost because too many were waiting, since the start.
+    pub events_lost: u64,
+    /// Times the broker accepted a connection, since the start.
+    pub connects: u64,
+    /// Resident memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Hottest thermal zone in degrees Celsius; null where there is none.
+    pub temperature_c: Option<f64>,
+    /// Whether the clock is synchronised.
+    pub clock_synced: bool,
+}
+
+/// Latencies over a stretch of time.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct LatencySummary {
+    /// Median.
+    pub median: f64,
+    /// Largest.
+    pub max: f64,
+}
+
+impl ResultPayload {
+    /// As JSON of at most [`MAX_PAYLOAD`] bytes: the lowest scores go first, then the tags.
+    pub fn to_bounded_json(mut self) -> Vec<u8> {
+        loop {
+            let json = to_json(&self);
+            if json.len() <= MAX_PAYLOAD || (self.scores.pop().is_none() && self.tags.pop().is_none()) {
+                return json;
+            }
+        }
+    }
+}
+
+/// A payload as JSON.
+pub fn to_json(payload: &impl Serialize) -> Vec<u8> {
+    // Writing to memory cannot fail, and every payload has string keys; an empty message is better than a dead daemon.
+    serde_json::to_vec(payload).unwrap_or_default()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head(frame: &str) -> Head {
+        Head {
+            schema: "remoteclip.result/1",
+            id: "6f8d0f7e-37d2-4a3c-9b59-5f1b6f0f2f11-7".to_owned(),
+            boot_id: "6f8d0f7e-37d2-4a3c-9b59-5f1b6f0f2f11".to_owned(),
+            seq: 7,
+            captured_at: Timestamp::UNIX_EPOCH,
+            published_at: Timestamp::UNIX_EPOCH,
+            clock_synced: false,
+            replayed: false,
+            frame: Head::frame_name(frame),
+            model: short(&"a".repeat(64)),
+            prompts: short(&"b".repeat(64)),
+        }
+    }
+
+    pub(crate) fn result(frame: &str, labels: &[String]) -> ResultPayload {
+        ResultPayload {
+            head: head(frame),
+            label: labels.first().cloned(),
+            scores: labels.iter().take(10).map(|label| ScorePayload { label: label.clone(), score: 0.125 }).collect(),
+            background: 0.25,
+            margin: 0.5,
+            tags: labels.to_vec(),
+            latency_ms: Latency { decode: 1.0, resize: 2.0, encode: 3.0, total: 7.0 },
+            position: None,
+        }
+    }
+
+    #[test]
+    fn a_result_looks_like_this() {
+        let result = result("DJI_0018.JPG", &["parking lot".to_owned(), "forest".to_owned()]);
+        insta::assert_json_snapshot!(result);
+    }
+
+    #[test]
+    fn an_event_looks_like_this() {
+        let event = EventPayload {
+            head: Head { schema: "remoteclip.event/1", ..head("DJI_0018.JPG") },
+            event: Transition::Enter,
+            label: "parking lot".to_owned(),
+            score: 0.875,
+            margin: 0.75,
+            position: None,
+        };
+        insta::assert_json_snapshot!(event);
+    }
+
+    proptest! {
+        #[test]
+        fn no_result_is_over_the_limit(frame in ".{0,300}", labels in proptest::collection::vec("\\PC{1,16}", 0..60)) {
+            let json = result(&frame, &labels).to_bounded_json();
+            prop_assert!(json.len() <= MAX_PAYLOAD, "{} bytes", json.len());
+        }
+    }
+}
