@@ -1,0 +1,195 @@
+//! The configuration file as it is written: every key, its default and its unit. Unknown keys are errors.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawConfig {
+    pub vehicle: RawVehicle,
+    pub camera: RawCamera,
+    #[serde(default)]
+    pub vision: RawVision,
+    #[serde(default)]
+    pub prompts: RawPrompts,
+    #[serde(default)]
+    pub decide: RawDecide,
+    #[serde(default)]
+    pub mqtt: RawMqtt,
+    #[serde(default)]
+    pub health: RawHealth,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawVehicle {
+    /// Name of the vehicle in every topic. Required: two vehicles with one name would overwrite each other's state.
+    pub id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCamera {
+    /// Name of the camera in its topics.
+    #[serde(default = "camera_name")]
+    pub name: String,
+    pub folder: Option<RawFolder>,
+    pub simulated: Option<RawSimulated>,
+}
+
+fn camera_name() -> String {
+    "nadir".to_owned()
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFolder {
+    /// The folder to watch.
+    pub path: PathBuf,
+    /// Classify what is there and end, instead of watching.
+    #[serde(default)]
+    pub once: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSimulated {
+    /// One seed gives one flight, pixel for pixel.
+    pub seed: u64,
+    /// Frame width in pixels.
+    pub width: u32,
+    /// Frame height in pixels.
+    pub height: u32,
+    /// Frames drawn a second.
+    pub frames_per_second: f64,
+    /// End after this many frames; fly on for ever when absent.
+    pub frames: Option<u64>,
+    /// Hover over one scene instead of flying the track.
+    pub scene: Option<String>,
+}
+
+impl Default for RawSimulated {
+    fn default() -> Self {
+        Self { seed: 1, width: 640, height: 480, frames_per_second: 2.0, frames: None, scene: None }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawVision {
+    /// Folder of the model bundle.
+    pub bundle: PathBuf,
+    /// Threads of the image tower.
+    pub threads: usize,
+    /// Largest encoded picture in bytes.
+    pub max_bytes: u64,
+    /// Largest width × height.
+    pub max_pixels: u64,
+    /// Most memory the decoder may take, in bytes.
+    pub max_memory: u64,
+}
+
+impl Default for RawVision {
+    fn default() -> Self {
+        let limits = crate::vision::Limits::default();
+        Self {
+            bundle: PathBuf::from("models/default"),
+            threads: 1,
+            max_bytes: limits.bytes,
+            max_pixels: limits.pixels,
+            max_memory: limits.memory,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPrompts {
+    /// A prompt pack to use instead of the one built into the binary.
+    pub pack: Option<PathBuf>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawDecide {
+    /// How many of the highest scores a result carries.
+    pub top_k: usize,
+}
+
+impl Default for RawDecide {
+    fn default() -> Self {
+        Self { top_k: 5 }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawMqtt {
+    /// Broker's name or address.
+    pub host: String,
+    /// Broker's port; 1883, or 8883 with TLS.
+    pub port: Option<u16>,
+    /// First level, or levels, of every topic.
+    pub root: String,
+    /// MQTT client identifier; `remoteclipd-<vehicle>` when absent.
+    pub client_id: Option<String>,
+    /// User name.
+    pub username: Option<String>,
+    /// File whose first line is the password; else the variable REMOTECLIPD_MQTT_PASSWORD.
+    pub password_file: Option<PathBuf>,
+    /// Keep-alive in seconds.
+    pub keep_alive_s: f64,
+    /// Longest wait between two tries to connect, in seconds.
+    pub reconnect_max_s: f64,
+    /// TLS, when the table is there.
+    pub tls: Option<RawTls>,
+}
+
+impl Default for RawMqtt {
+    fn default() -> Self {
+        Self {
+            host: "localhost".to_owned(),
+            port: None,
+            root: "remoteclip".to_owned(),
+            client_id: None,
+            username: None,
+            password_file: None,
+            keep_alive_s: 20.0,
+            reconnect_max_s: 30.0,
+            tls: None,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTls {
+    /// PEM file of the certificate authorities to trust; the system's when absent.
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawHealth {
+    /// Seconds between two `health` messages.
+    pub interval_s: f64,
+}
+
+impl Default for RawHealth {
+    fn default() -> Self {
+        Self { interval_s: 10.0 }
+    }
+}
+
+/// A number that must not be zero.
+pub(super) trait Positive {
+    /// Itself, or an error that names the field.
+    fn positive(self, field: &str) -> Result<u64, String>;
+}
+
+impl Positive for u64 {
+    fn positive(self, field: &str) -> Result<u64, String> {
+        if self == 0 { Err(format!("{field} must be above 0")) } else { Ok(self) }
+    }
+}

@@ -1,0 +1,177 @@
+//! Puts payloads together: who speaks, about which model and prompts, and what is to be said.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::Identity;
+use super::clock;
+use super::metrics::Reading;
+use super::vitals;
+use crate::camera::Frame;
+use crate::decide::{Change, Decider, Scores, Tags, Transition};
+use crate::publish::{
+    EventPayload, Head, HealthPayload, Latency, LinkStats, Message, ModelName, PromptsName, ResultPayload,
+    ScorePayload, StatePayload, StatusPayload, Topics, Urgency, short, to_json,
+};
+use crate::vision::Timings;
+
+/// Writes the messages of one session.
+pub(super) struct Reporter {
+    pub identity: Arc<Identity>,
+    pub topics: Topics,
+    pub model: ModelName,
+    pub prompts: PromptsName,
+    pub top_k: usize,
+}
+
+/// A frame with everything found out about it.
+pub(super) struct Classified<'a> {
+    pub frame: &'a Frame,
+    pub scores: &'a Scores,
+    pub timings: Timings,
+}
+
+impl Reporter {
+    pub fn result(&self, classified: &Classified<'_>, tags: &Tags, decider: &Decider) -> Message {
+        let labels = &decider.pack().header().labels;
+        let score = |ranked: &crate::decide::LabelScore| ScorePayload {
+            label: labels[ranked.label].name.clone(),
+            score: ranked.score,
+        };
+        let Classified { frame, scores, timings } = classified;
+        let payload = ResultPayload {
+            head: self.head("remoteclip.result/1", frame),
+            label: scores.top().map(|top| labels[top.label].name.clone()),
+            scores: scores.ranked().iter().take(self.top_k).map(score).collect(),
+            background: scores.background,
+            margin: scores.margin(),
+            tags: tags.active().map(|label| labels[label].name.clone()).collect(),
+            latency_ms: latency(frame, timings),
+            position: None,
+        };
+        Message { topic: self.topics.result(), payload: payload.to_bounded_json(), urgency: Urgency::Now }
+    }
+
+    /// The event of a change and the retained state it leaves.
+    pub fn change(&self, classified: &Classified<'_>, change: Change, decider: &Decider) -> [Message; 2] {
+        let label = decider.pack().header().labels[change.label].name.clone();
+        let head = self.head("remoteclip.event/1", classified.frame);
+        let state = StatePayload {
+            schema: "remoteclip.label/1",
+            label: label.clone(),
+            active: change.transition == Transition::Enter,
+            event_id: Some(head.id.clone()),
+            since: head.captured_at,
+        };
+        let topic = self.topics.label(&label);
+        let event = EventPayload {
+            head,
+            event: change.transition,
+            label,
+            score: change.score,
+            margin: classified.scores.margin(),
+            position: None,
+        };
+        [
+            Message { topic: self.topics.event(), payload: to_json(&event), urgency: Urgency::Event },
+            Message { topic, payload: to_json(&state), urgency: Urgency::State },
+        ]
+    }
+
+    /// State of a tag before any event: not active.
+    pub fn inactive(&self, label: &str) -> Message {
+        let state = StatePayload {
+            schema: "remoteclip.label/1",
+            label: label.to_owned(),
+            active: false,
+            event_id: None,
+            since: Timestamp::now(),
+        };
+        Message { topic: self.topics.label(label), payload: to_json(&state), urgency: Urgency::State }
+    }
+
+    pub fn online(&self) -> Message {
+        let payload = StatusPayload {
+            model: Some(self.model.clone()),
+            prompts: Some(self.prompts.clone()),
+            ..self.status("online", None)
+        };
+        self.status_message(&payload)
+    }
+
+    pub fn offline(&self, reason: &'static str) -> Message {
+        self.status_message(&self.status("offline", Some(reason)))
+    }
+
+    pub fn config(&self, config: &serde_json::Value) -> Message {
+        Message { topic: self.topics.config(), payload: to_json(config), urgency: Urgency::State }
+    }
+
+    pub fn health(&self, reading: Reading, dropped: u64, link: LinkStats) -> Message {
+        let payload = HealthPayload {
+            schema: "remoteclip.health/1",
+            boot_id: self.identity.boot_id.clone(),
+            published_at: Timestamp::now(),
+            uptime_s: self.identity.started.elapsed().as_secs(),
+            fps: reading.fps,
+            latency_ms: reading.latency_ms,
+            frames: reading.frames,
+            frames_dropped: dropped,
+            frames_failed: reading.failed,
+            results_unsent: link.unsent,
+            events_waiting: link.waiting,
+            events_lost: link.lost,
+            connects: link.connects,
+            memory_bytes: vitals::resident_memory(),
+            temperature_c: vitals::temperature(),
+            clock_synced: clock::synced(),
+        };
+        Message { topic: self.topics.health(), payload: to_json(&payload), urgency: Urgency::Now }
+    }
+
+    fn head(&self, schema: &'static str, frame: &Frame) -> Head {
+        let seq = self.identity.next_seq();
+        Head {
+            schema,
+            id: format!("{}-{seq}", self.identity.boot_id),
+            boot_id: self.identity.boot_id.clone(),
+            seq,
+            captured_at: frame.captured_at,
+            published_at: Timestamp::now(),
+            clock_synced: clock::synced(),
+            replayed: false,
+            frame: Head::frame_name(&frame.name),
+            model: short(&self.model.sha256),
+            prompts: short(&self.prompts.sha256),
+        }
+    }
+
+    fn status(&self, state: &'static str, reason: Option<&'static str>) -> StatusPayload {
+        StatusPayload {
+            schema: "remoteclip.status/1",
+            state,
+            boot_id: self.identity.boot_id.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: self.identity.started_at,
+            reason,
+            model: None,
+            prompts: None,
+        }
+    }
+
+    fn status_message(&self, payload: &StatusPayload) -> Message {
+        Message { topic: self.topics.status(), payload: to_json(payload), urgency: Urgency::State }
+    }
+}
+
+fn latency(frame: &Frame, timings: &Timings) -> Latency {
+    // Microseconds are plenty, and short numbers keep the message small.
+    let ms = |duration: std::time::Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+    Latency {
+        decode: ms(timings.decode),
+        resize: ms(timings.resize),
+        encode: ms(timings.encode),
+        total: ms(frame.arrived.elapsed()),
+    }
+}
