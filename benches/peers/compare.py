@@ -76,7 +76,7 @@ def summary(times: list[float]) -> tuple[float, float]:
 
 
 def peer(program: Path, engine: str, form: Path, picture: np.ndarray, options) -> tuple[np.ndarray, list[float]]:
-    command = [program, engine, form, str(picture.shape[-1]), str(options.burst), str(options.threads)]
+    command = [program, engine, form, str(picture.shape[-1]), str(options.burst)]
     environment = os.environ | {"RTEN_NUM_THREADS": str(options.threads)}
     answer = json.loads(subprocess.run(command, input=picture.tobytes(), capture_output=True, check=True, env=environment).stdout)
     return np.array(answer["embedding"], np.float32), answer["ms"]
@@ -118,7 +118,9 @@ def main() -> int:
         "openvino int8 static u8s8": OpenVino(made["static_u8s8"], options.threads, size),
         "openvino int8 static s8s8": OpenVino(made["static_s8s8"], options.threads, size),
     }
-    apart = {"tract f32": ("tract", "f32"), "rten f32": ("rten", "f32"), "rten int8 dynamic": ("rten", "dynamic")}
+    apart = {"rten f32": ("rten", "f32"), "rten int8 dynamic": ("rten", "dynamic")}
+    if options.threads == 1:
+        apart["tract f32"] = ("tract", "f32")
     if options.slow:
         apart |= {"tract int8 dynamic": ("tract", "dynamic"), "tract int8 static s8s8": ("tract", "static_s8s8")}
     bursts: dict[str, list[tuple[float, float]]] = {}

@@ -1,5 +1,6 @@
-//! Times one ONNX image tower in stock tract or in rten: `peers tract|rten FILE SIZE ITERATIONS THREADS` prints one JSON
-//! object with the embedding of a fixed picture (values from standard input) and the time of each run.
+//! Times one ONNX image tower in stock tract or in rten: `peers tract|rten FILE SIZE ITERATIONS` prints one JSON object
+//! with the embedding of a picture (values from standard input) and the time of each run. tract runs on one thread, rten on
+//! as many as its own variable RTEN_NUM_THREADS says.
 
 use std::error::Error;
 use std::io::Read;
@@ -9,13 +10,13 @@ use tract_onnx::prelude::*;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [engine, file, size, iterations, threads] = &arguments[..] else {
-        return Err("peers tract|rten FILE SIZE ITERATIONS THREADS < VALUES".into());
+    let [engine, file, size, iterations] = &arguments[..] else {
+        return Err("peers tract|rten FILE SIZE ITERATIONS < VALUES".into());
     };
-    let (size, iterations, threads) = (size.parse()?, iterations.parse()?, threads.parse()?);
+    let (size, iterations) = (size.parse()?, iterations.parse()?);
     let picture = picture(size)?;
     let (embedding, times) = match engine.as_str() {
-        "tract" => tract(file, &picture, size, iterations, threads)?,
+        "tract" => tract(file, &picture, size, iterations)?,
         "rten" => rten(file, &picture, size, iterations)?,
         other => return Err(format!("{other} is no engine of this program").into()),
     };
@@ -47,11 +48,7 @@ fn timed(iterations: usize, mut once: impl FnMut() -> Result<Vec<f32>, Box<dyn E
     Ok((embedding, times))
 }
 
-fn tract(file: &str, picture: &[f32], size: usize, iterations: usize, threads: usize) -> Timed {
-    use tract_onnx::tract_core::tract_linalg::multithread::{Executor, set_default_executor};
-    if threads > 1 {
-        set_default_executor(Executor::multithread(threads));
-    }
+fn tract(file: &str, picture: &[f32], size: usize, iterations: usize) -> Timed {
     let plan = tract_onnx::onnx()
         .model_for_path(file)?
         .with_input_fact(0, f32::fact([1, 3, size, size]).into())?
@@ -64,7 +61,6 @@ fn tract(file: &str, picture: &[f32], size: usize, iterations: usize, threads: u
     })
 }
 
-/// The number of threads is the variable that rten itself reads, RTEN_NUM_THREADS.
 fn rten(file: &str, picture: &[f32], size: usize, iterations: usize) -> Timed {
     let model = rten::Model::load_file(file)?;
     timed(iterations, || {
