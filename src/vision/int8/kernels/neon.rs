@@ -64,10 +64,8 @@ unsafe fn rows<const R: usize, const FULL: bool>(t: &Tile, acc: &mut [i32]) {
             let mut at = t.a.as_ptr().add(s * t.segment_stride).cast::<i8>();
             for _ in 0..t.steps {
                 let mut a = [vdupq_n_s8(0); R];
-                let mut row = at;
                 unrolled!(R, ROW => {
-                    a[ROW] = vld1q_s8(row);
-                    row = row.wrapping_add(t.row_stride);
+                    a[ROW] = vld1q_s8(at.wrapping_add(t.row_stride.wrapping_mul(ROW)));
                 });
                 unrolled!(4, COLUMN => {
                     let w = vld1q_s8(w.add(16 * COLUMN));

@@ -77,10 +77,8 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
             let mut at = t.a.as_ptr().add(s * t.segment_stride);
             for _ in 0..t.steps / 4 {
                 let mut a = [vdupq_n_s8(0); R];
-                let mut row = at;
                 unrolled!(R, ROW => {
-                    a[ROW] = vld1q_s8(row.cast());
-                    row = row.wrapping_add(t.row_stride);
+                    a[ROW] = vld1q_s8(at.wrapping_add(t.row_stride.wrapping_mul(ROW)).cast());
                 });
                 step!(R, sums, a, w, 0);
                 step!(R, sums, a, w, 1);
@@ -91,10 +89,9 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
             }
             for _ in 0..t.steps % 4 {
                 let mut a = [vdupq_n_s8(0); R];
-                let mut row = at;
                 unrolled!(R, ROW => {
-                    a[ROW] = vreinterpretq_s8_s32(vdupq_n_s32(row.cast::<i32>().read_unaligned()));
-                    row = row.wrapping_add(t.row_stride);
+                    let word = at.wrapping_add(t.row_stride.wrapping_mul(ROW)).cast::<i32>().read_unaligned();
+                    a[ROW] = vreinterpretq_s8_s32(vdupq_n_s32(word));
                 });
                 step!(R, sums, a, w, 0);
                 at = at.wrapping_add(4);

@@ -67,13 +67,12 @@ unsafe fn pairs<const P: usize>(t: &Tile, acc: &mut [i32]) {
             let mut at = t.a.as_ptr().add(s * t.segment_stride).cast::<i8>();
             for _ in 0..t.steps / 2 {
                 let (mut first, mut then) = ([vdupq_n_s8(0); P], [vdupq_n_s8(0); P]);
-                let mut row = at;
                 unrolled!(P, PAIR => {
+                    let row = at.wrapping_add(two.wrapping_mul(PAIR));
                     let upper = vreinterpretq_s64_s8(vld1q_s8(row));
                     let lower = vreinterpretq_s64_s8(vld1q_s8(row.wrapping_add(second(PAIR))));
                     first[PAIR] = vreinterpretq_s8_s64(vzip1q_s64(upper, lower));
                     then[PAIR] = vreinterpretq_s8_s64(vzip2q_s64(upper, lower));
-                    row = row.wrapping_add(two);
                 });
                 step!(P, sums, first, w);
                 step!(P, sums, then, w.add(64));
@@ -82,10 +81,9 @@ unsafe fn pairs<const P: usize>(t: &Tile, acc: &mut [i32]) {
             }
             if t.steps % 2 == 1 {
                 let mut a = [vdupq_n_s8(0); P];
-                let mut row = at;
                 unrolled!(P, PAIR => {
+                    let row = at.wrapping_add(two.wrapping_mul(PAIR));
                     a[PAIR] = vcombine_s8(vld1_s8(row), vld1_s8(row.wrapping_add(second(PAIR))));
-                    row = row.wrapping_add(two);
                 });
                 step!(P, sums, a, w);
                 w = w.wrapping_add(64);
