@@ -166,7 +166,7 @@ impl Encoder {
 #[derive(Debug, thiserror::Error)]
 pub enum EncoderError {
     /// The machine lacks the instructions.
-    #[error("this machine cannot run the {choice:?} kernel")]
+    #[error("this machine cannot run the {choice:?} kernel; leave --kernel out for the best it can")]
     Kernel {
         /// What was asked for.
         choice: KernelChoice,

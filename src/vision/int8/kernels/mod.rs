@@ -7,7 +7,7 @@
 //! ([`Layout::offset`]); nothing outside this folder depends on either. The floating-point work around the sums is
 //! written once in [`super::glue`] and compiled once per instruction set through [`glue_for!`].
 //!
-//! This folder and [`super::pool`] are the only places with `unsafe`.
+//! This folder, [`super::pool`] and the one call of [`super::memory`] are the only places with `unsafe`.
 
 use std::time::Instant;
 
