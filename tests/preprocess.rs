@@ -1,7 +1,8 @@
 //! Our preprocessing against Pillow's, which RemoteCLIP was trained and evaluated with, value by value. Bound for resize
 //! and crop: at most one level apart on 99.8 % of the values of every picture. A JPEG's pixels differ before that, since
 //! the standard leaves the colour upsampling and the rounding of the transform to the decoder: from the file on, the
-//! bound is one level on 95 % and two levels on 99.8 %.
+//! bound is one level on 95 % and two levels on 99.8 %. A large JPEG is decoded at a fraction of its size: one level on
+//! 90 %, two on 99 %, of Pillow's square of the whole picture.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use remoteclipd::bundle::Resize;
-use remoteclipd::vision::{Limits, Preprocessor, decode};
+use remoteclipd::vision::{Limits, Preprocessor, decode_for};
 
 /// torchvision's Resize and CenterCrop on a Pillow image, spelt out, so that torch is not needed.
 const PILLOW: &str = r#"
@@ -67,20 +68,24 @@ fn compare(images: &[PathBuf], size: u32) {
     let theirs = std::fs::read(&out).unwrap();
     let mut preprocessor = Preprocessor::new(size, Resize::Bicubic);
     let mut square = |file: &Path| {
-        let decoded = decode(&std::fs::read(file).unwrap(), &Limits::default()).unwrap();
-        preprocessor.square(&decoded).unwrap().into_raw()
+        let bytes = std::fs::read(file).unwrap();
+        let decoded = decode_for(&bytes, &Limits::default(), Some(size)).unwrap();
+        (preprocessor.square(&decoded).unwrap().into_raw(), decoded.image.dimensions() == decoded.full)
     };
     for (number, (image, theirs)) in images.iter().zip(theirs.chunks_exact((size * size * 3) as usize)).enumerate() {
-        let Close { one, .. } = close(&square(&folder.path().join(format!("{number}.tif"))), theirs);
+        let Close { one, .. } = close(&square(&folder.path().join(format!("{number}.tif"))).0, theirs);
         assert!(
             one >= 0.998,
             "{} at {size}, from equal pixels: {:.3} % within one level",
             image.display(),
             one * 100.0
         );
-        let Close { one, two } = close(&square(image), theirs);
+        let (square, at_full_size) = square(image);
+        let Close { one, two } = close(&square, theirs);
         let said = format!("{:.3} % within one level, {:.3} % within two", one * 100.0, two * 100.0);
-        assert!(one >= 0.95 && two >= 0.998, "{} at {size}, from the file: {said}", image.display());
+        let bounds = if at_full_size { (0.95, 0.998) } else { (0.9, 0.99) };
+        assert!(one >= bounds.0 && two >= bounds.1, "{} at {size}, from the file: {said}", image.display());
+        println!("{} at {size}, at full size {at_full_size}: {said}", image.display());
     }
 }
 

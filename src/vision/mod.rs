@@ -8,14 +8,13 @@ mod encoder;
 pub mod int8;
 mod preprocess;
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
-
-use image::RgbImage;
 
 use crate::bundle::{Bundle, BundleError, IMAGE_ONNX};
 use crate::camera::Picture;
 
-pub use decode::{DecodeError, Limits, decode};
+pub use decode::{DecodeError, Decoded, Limits, decode, decode_for};
 pub use encoder::{Encoder, EncoderError, EncoderOptions, InputSpec};
 pub use preprocess::{PreprocessError, Preprocessor};
 
@@ -80,16 +79,12 @@ impl Vision {
         let mut squares = Vec::new();
         for picture in pictures {
             let started = Instant::now();
-            let decoded;
-            let image: &RgbImage = match picture {
-                Picture::Rgb(image) => image,
-                Picture::Encoded(bytes) => {
-                    decoded = decode(bytes, &self.limits)?;
-                    &decoded
-                }
+            let decoded = match picture {
+                Picture::Rgb(image) => Decoded::whole(Cow::Borrowed(image)),
+                Picture::Encoded(bytes) => decode_for(bytes, &self.limits, Some(self.preprocessor.size()))?,
             };
             let decoded_at = Instant::now();
-            squares.extend_from_slice(self.preprocessor.square(image)?.as_raw());
+            squares.extend_from_slice(self.preprocessor.square(&decoded)?.as_raw());
             timings.decode += decoded_at - started;
             timings.resize += decoded_at.elapsed();
         }

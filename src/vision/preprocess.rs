@@ -7,6 +7,7 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
+use super::decode::Decoded;
 use crate::bundle::Resize;
 
 /// Brings pictures to the model's square. Keeps its buffers from frame to frame.
@@ -17,6 +18,11 @@ pub struct Preprocessor {
 }
 
 impl Preprocessor {
+    /// The model's side in pixels.
+    pub fn size(&self) -> u32 {
+        self.size
+    }
+
     /// For a model that takes `size` × `size` pixels, resized with `filter`.
     pub fn new(size: u32, filter: Resize) -> Self {
         let filter = match filter {
@@ -32,18 +38,21 @@ impl Preprocessor {
     ///
     /// # Errors
     /// [`PreprocessError`] for a picture so long and thin that its resized form would be over 2^24 pixels.
-    pub fn square(&mut self, image: &RgbImage) -> Result<RgbImage, PreprocessError> {
-        let (width, height) = resized(image.width(), image.height(), self.size)
-            .ok_or(PreprocessError::Shape { width: image.width(), height: image.height() })?;
-        let shape = || PreprocessError::Shape { width: image.width(), height: image.height() };
+    pub fn square(&mut self, picture: &Decoded) -> Result<RgbImage, PreprocessError> {
+        let shape = || PreprocessError::Shape { width: picture.full.0, height: picture.full.1 };
+        let (width, height) = resized(picture.full.0, picture.full.1, self.size).ok_or_else(shape)?;
+        let (stored_width, stored_height) = picture.image.dimensions();
         let source =
-            ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3).map_err(|_| shape())?;
+            ImageRef::new(stored_width, stored_height, picture.image.as_raw(), PixelType::U8x3).map_err(|_| shape())?;
         // Two calls, since Pillow takes the width first and this crate, for bytes, the height; between the two passes
         // values are clipped to 0..=255, so at hard edges the order shows.
-        let mut narrowed = Image::new(width, image.height(), PixelType::U8x3);
-        self.resizer.resize(&source, &mut narrowed, &self.options).map_err(|_| shape())?;
+        let [left, top, window_width, window_height] = picture.window;
+        let across = self.options.crop(left, 0.0, window_width, f64::from(stored_height));
+        let mut narrowed = Image::new(width, stored_height, PixelType::U8x3);
+        self.resizer.resize(&source, &mut narrowed, &across).map_err(|_| shape())?;
+        let down = self.options.crop(0.0, top, f64::from(width), window_height);
         let mut target = Image::new(width, height, PixelType::U8x3);
-        self.resizer.resize(&narrowed, &mut target, &self.options).map_err(|_| shape())?;
+        self.resizer.resize(&narrowed, &mut target, &down).map_err(|_| shape())?;
         Ok(centre(target.buffer(), width, height, self.size))
     }
 }
@@ -92,6 +101,8 @@ pub enum PreprocessError {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use image::Rgb;
 
     use super::*;
@@ -125,7 +136,7 @@ mod tests {
                 image.put_pixel(x, y, Rgb([200, 100, 50]));
             }
         }
-        let square = Preprocessor::new(100, Resize::Bicubic).square(&image).unwrap();
+        let square = Preprocessor::new(100, Resize::Bicubic).square(&Decoded::whole(Cow::Owned(image))).unwrap();
         assert!(square.pixels().all(|pixel| *pixel == Rgb([200, 100, 50])));
     }
 
@@ -133,7 +144,8 @@ mod tests {
     fn impossible_shapes_are_errors() {
         let mut preprocessor = Preprocessor::new(224, Resize::Bicubic);
         for (width, height) in [(0, 0), (100_000, 1)] {
-            let error = preprocessor.square(&RgbImage::new(width, height)).unwrap_err().to_string();
+            let error =
+                preprocessor.square(&Decoded::whole(Cow::Owned(RgbImage::new(width, height)))).unwrap_err().to_string();
             assert!(error.contains("crop it first"), "{error}");
         }
     }

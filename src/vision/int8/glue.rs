@@ -332,6 +332,45 @@ fn quick_gelu<V: Vector>(x: V) -> V {
     x.div(V::splat(1.0).add(exp(x.mul(V::splat(-1.702)))))
 }
 
+/// How results are kept.
+pub trait Keep: Copy {
+    /// What a result becomes.
+    type Item;
+    /// Writes the results of a register.
+    fn keep<V: Vector>(self, v: V, out: &mut [Self::Item]);
+}
+
+/// As they are.
+#[derive(Debug, Clone, Copy)]
+pub struct Values;
+
+/// As stored bytes of levels, for results that lie within the levels' range.
+#[derive(Debug, Clone, Copy)]
+pub struct Levels {
+    /// What a level means; its zero is 0.
+    pub scale: f32,
+    /// What is subtracted from a level to store it.
+    pub offset: i32,
+}
+
+impl Keep for Values {
+    type Item = f32;
+
+    #[inline(always)]
+    fn keep<V: Vector>(self, v: V, out: &mut [f32]) {
+        v.store(out);
+    }
+}
+
+impl Keep for Levels {
+    type Item = u8;
+
+    #[inline(always)]
+    fn keep<V: Vector>(self, v: V, out: &mut [u8]) {
+        v.mul(V::splat(1.0 / self.scale)).levels(self.offset, out);
+    }
+}
+
 /// A depthwise convolution of one NHWC image.
 #[derive(Debug, Clone, Copy)]
 pub struct Depthwise<'a> {
@@ -355,45 +394,55 @@ pub struct Depthwise<'a> {
 
 /// Writes line `y` of the output.
 #[inline(always)]
-pub fn depthwise<V: Vector>(d: &Depthwise, y: usize, out: &mut [f32]) {
+pub fn depthwise<V: Vector, K: Keep>(d: &Depthwise, y: usize, keep: K, out: &mut [K::Item]) {
     let channels = d.bias.len();
     let mut c = 0;
     while c + V::LANES <= channels {
-        depthwise_channels::<V>(d, y, c, out);
+        depthwise_channels::<V, K>(d, y, c, keep, out);
         c += V::LANES;
     }
     for c in c..channels {
-        depthwise_channels::<f32>(d, y, c, out);
+        depthwise_channels::<f32, K>(d, y, c, keep, out);
     }
 }
 
 /// One register's worth of channels of one line.
 #[inline(always)]
-fn depthwise_channels<V: Vector>(d: &Depthwise, y: usize, c: usize, out: &mut [f32]) {
+fn depthwise_channels<V: Vector, K: Keep>(d: &Depthwise, y: usize, c: usize, keep: K, out: &mut [K::Item]) {
     let (channels, width) = (d.bias.len(), d.size.1);
     let columns = out.len() / channels;
     // Output columns whose window lies inside the line.
     let first = d.before.1.div_ceil(d.stride.1).min(columns);
     let last = (width + d.before.1).checked_sub(d.kernel.1).map(|spare| spare / d.stride.1);
     let end = last.map_or(first, |last| (last + 1).clamp(first, columns));
-    let inside = if d.kernel == (3, 3) { depthwise_inside::<V>(d, y, c, first..end, out) } else { first..first };
+    let inside = match d.kernel {
+        (2, 2) => depthwise_inside::<V, K, 2>(d, (y, c), first..end, keep, out),
+        (3, 3) => depthwise_inside::<V, K, 3>(d, (y, c), first..end, keep, out),
+        _ => first..first,
+    };
     for x in (0..inside.start).chain(inside.end..columns) {
-        depthwise_at::<V>(d, (y, x), c, out);
+        depthwise_at::<V, K>(d, (y, x), c, keep, out);
     }
 }
 
-/// The columns of a line whose 3 x 3 window lies inside it: the nine taps stay in registers.
+/// The columns of a line whose `N` x `N` window lies inside it: the taps stay in registers.
 #[inline(always)]
-fn depthwise_inside<V: Vector>(d: &Depthwise, y: usize, c: usize, xs: Range<usize>, out: &mut [f32]) -> Range<usize> {
+fn depthwise_inside<V: Vector, K: Keep, const N: usize>(
+    d: &Depthwise,
+    (y, c): (usize, usize),
+    xs: Range<usize>,
+    keep: K,
+    out: &mut [K::Item],
+) -> Range<usize> {
     let (channels, (height, width)) = (d.bias.len(), d.size);
-    let mut taps = [V::splat(0.0); 9];
-    let mut lines = [&d.x[..0]; 3];
-    for ky in 0..3 {
+    let mut taps = [[V::splat(0.0); N]; N];
+    let mut lines = [&d.x[..0]; N];
+    for ky in 0..N {
         // A line above or below the image counts nothing: any other line stands for it, with taps of zero.
         let line = (y * d.stride.0 + ky).checked_sub(d.before.0).filter(|line| *line < height);
         if line.is_some() {
-            for kx in 0..3 {
-                taps[3 * ky + kx] = V::load(&d.taps[(3 * ky + kx) * channels + c..]);
+            for kx in 0..N {
+                taps[ky][kx] = V::load(&d.taps[(N * ky + kx) * channels + c..]);
             }
         }
         lines[ky] = &d.x[line.unwrap_or(0) * width * channels..][..width * channels];
@@ -404,22 +453,22 @@ fn depthwise_inside<V: Vector>(d: &Depthwise, y: usize, c: usize, xs: Range<usiz
     for x in xs.clone() {
         let from = (x * d.stride.1 - d.before.1) * channels + c;
         let mut sum = bias;
-        for (line, taps) in lines.iter().zip(taps.as_chunks::<3>().0) {
-            // One check a line: the three pixels are a pixel's channels apart.
-            let (left, rest) = line[from..from + 2 * channels + V::LANES].split_at(channels);
-            let (middle, right) = rest.split_at(channels);
-            sum = V::load(left).fma(taps[0], sum);
-            sum = V::load(middle).fma(taps[1], sum);
-            sum = V::load(right).fma(taps[2], sum);
+        for (line, taps) in lines.iter().zip(taps) {
+            // One check a line: the pixels are a pixel's channels apart.
+            let mut line = &line[from..from + (N - 1) * channels + V::LANES];
+            for (kx, tap) in taps.into_iter().enumerate() {
+                sum = V::load(line).fma(tap, sum);
+                line = if kx + 1 < N { &line[channels..] } else { &[] };
+            }
         }
-        sum.max(low).min(high).store(&mut out[x * channels + c..]);
+        keep.keep(sum.max(low).min(high), &mut out[x * channels + c..]);
     }
     xs
 }
 
 /// One register's worth of channels of one output pixel.
 #[inline(always)]
-fn depthwise_at<V: Vector>(d: &Depthwise, (y, x): (usize, usize), c: usize, out: &mut [f32]) {
+fn depthwise_at<V: Vector, K: Keep>(d: &Depthwise, (y, x): (usize, usize), c: usize, keep: K, out: &mut [K::Item]) {
     let channels = d.bias.len();
     let (height, width) = d.size;
     let mut sum = V::load(&d.bias[c..]);
@@ -431,7 +480,7 @@ fn depthwise_at<V: Vector>(d: &Depthwise, (y, x): (usize, usize), c: usize, out:
             sum = pixel.fma(V::load(&d.taps[(ky * d.kernel.1 + kx) * channels + c..]), sum);
         }
     }
-    sum.max(V::splat(d.clamp.0)).min(V::splat(d.clamp.1)).store(&mut out[x * channels + c..]);
+    keep.keep(sum.max(V::splat(d.clamp.0)).min(V::splat(d.clamp.1)), &mut out[x * channels + c..]);
 }
 
 /// Attention of one head: what each token reads from all tokens.

@@ -1,5 +1,7 @@
 //! Weights in the one form they are held in: bytes in the order a kernel reads them, beside their scales and sums.
 
+use std::ops::Range;
+
 use super::kernels::{Kernel, Layout};
 
 /// The largest `k` whose sums of products of bytes fit 32 bits: 255 · 128 · `MAX_K` < 2³¹.
@@ -55,16 +57,11 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Packs `weight(column, k)` with one scale a column, `k` counting `[group][segment][run]`.
+    /// Packs a matrix with one scale a column, `k` counting `[group][segment][run]`.
     ///
     /// # Errors
     /// When the inner dimension is so long that 32-bit sums could overflow, in words.
-    pub fn new(
-        kernel: &Kernel,
-        inner: Inner,
-        scale: &[f32],
-        weight: impl Fn(usize, usize) -> i8,
-    ) -> Result<Packed, String> {
+    pub fn new(kernel: &Kernel, inner: Inner, scale: &[f32], matrix: &Matrix) -> Result<Packed, String> {
         if inner.len() > MAX_K {
             return Err(format!("{} inputs to one output; at most {MAX_K} fit 32-bit sums", inner.len()));
         }
@@ -72,29 +69,20 @@ impl Packed {
         let columns = scale.len();
         let panels = columns.div_ceil(layout.columns);
         let padded = panels * layout.columns;
-        let run = inner.padded_run(layout);
-        let group_bytes = inner.segments * run * layout.columns;
+        let segment_bytes = inner.padded_run(layout) * layout.columns;
+        let group_bytes = inner.segments * segment_bytes;
         let mut bytes = Aligned::zeroed(panels * inner.groups * group_bytes);
         let mut sums = vec![0i32; inner.groups * padded];
         let mut full_range = false;
-        let out = bytes.get_mut();
-        for column in 0..columns {
-            let (panel, at) = (column / layout.columns, column % layout.columns);
-            for group in 0..inner.groups {
-                let base = (panel * inner.groups + group) * group_bytes + at * layout.depth;
-                let mut sum = 0i32;
-                for segment in 0..inner.segments {
-                    let base = base + segment * run * layout.columns;
-                    let from = (group * inner.segments + segment) * inner.run;
-                    for k in 0..inner.run {
-                        let w = weight(column, from + k);
-                        out[base + k / layout.depth * layout.columns * layout.depth + k % layout.depth] = w;
-                        sum += i32::from(w);
-                        full_range |= w == i8::MIN;
-                    }
-                }
-                sums[group * padded + column] = sum;
-            }
+        // The segments follow one another through all panels, as the bytes do.
+        for (at, out) in bytes.get_mut().chunks_exact_mut(segment_bytes).enumerate() {
+            let (panel, group, segment) =
+                (at / inner.segments / inner.groups, at / inner.segments % inner.groups, at % inner.segments);
+            let first = panel * layout.columns;
+            let columns = first..columns.min(first + layout.columns);
+            let places = &matrix.places[(group * inner.segments + segment) * inner.run..][..inner.run];
+            let sums = &mut sums[group * padded..][columns.clone()];
+            full_range |= pack_segment(layout, matrix, places, columns, out, sums);
         }
         let mut padded_scale = scale.to_vec();
         padded_scale.resize(padded, 0.0);
@@ -142,6 +130,41 @@ impl Packed {
     pub fn sums(&self, panel: usize, group: usize) -> &[i32] {
         &self.sums[group * self.scale.len() + panel * self.panel_columns..][..self.panel_columns]
     }
+}
+
+/// Where [`Packed::new`] finds weights.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    /// All weights.
+    pub values: &'a [i8],
+    /// Where each `k` of column 0 stands.
+    pub places: &'a [usize],
+    /// From one column's to the next's.
+    pub stride: usize,
+}
+
+/// Fills `[step][column][depth]` and adds to the columns' sums; says whether some weight is -128.
+fn pack_segment(
+    layout: Layout,
+    matrix: &Matrix,
+    places: &[usize],
+    columns: Range<usize>,
+    out: &mut [i8],
+    sums: &mut [i32],
+) -> bool {
+    let mut full_range = false;
+    for (places, out) in places.chunks(layout.depth).zip(out.chunks_exact_mut(layout.columns * layout.depth)) {
+        for (at, place) in places.iter().enumerate() {
+            let column = matrix.values[place + columns.start * matrix.stride..].iter().step_by(matrix.stride);
+            let outs = out[at..].iter_mut().step_by(layout.depth);
+            for ((out, weight), sum) in outs.zip(column).zip(&mut *sums) {
+                *out = *weight;
+                *sum += i32::from(*weight);
+                full_range |= *weight == i8::MIN;
+            }
+        }
+    }
+    full_range
 }
 
 /// Bytes that start on a cache line, so that no vector load crosses one.

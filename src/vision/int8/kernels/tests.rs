@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{Kernel, KernelChoice, MAX_TILE, Tile};
-use crate::vision::int8::packed::{Inner, Packed};
+use crate::vision::int8::packed::{Inner, Matrix, Packed};
 
 fn kernels() -> Vec<Kernel> {
     KernelChoice::ALL.into_iter().filter_map(KernelChoice::kernel).collect()
@@ -45,7 +45,9 @@ impl Case {
         let layout = kernel.layout;
         let k = self.segments * self.run;
         let inner = Inner { groups: 1, segments: self.segments, run: self.run };
-        let packed = Packed::new(kernel, inner, &vec![1.0; self.columns], |c, i| self.weights[c * k + i]).unwrap();
+        let places: Vec<_> = (0..k).collect();
+        let matrix = Matrix { values: &self.weights, places: &places, stride: k };
+        let packed = Packed::new(kernel, inner, &vec![1.0; self.columns], &matrix).unwrap();
         let mut bytes: Vec<u8> = self.levels.iter().map(|level| layout.store(*level)).collect();
         // What follows the last run is read and must not matter.
         bytes.extend([0xAB; 64]);

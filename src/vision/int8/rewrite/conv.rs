@@ -10,7 +10,7 @@ use super::epilogue::Epilogue;
 use super::layout::shape;
 use crate::vision::int8::glue::{Activation, Scale};
 use crate::vision::int8::ops::{Conv as Int8Conv, Depthwise, DepthwiseWeights, PixelConv, Window};
-use crate::vision::int8::packed::{Inner, Packed};
+use crate::vision::int8::packed::{Inner, Matrix, Packed};
 use crate::vision::int8::weight::QuantWeight;
 
 /// A two-dimensional convolution that our operators can take over.
@@ -71,11 +71,10 @@ impl<'a> Found<'a> {
             true => Inner::plain(c),
             false => Inner { groups: 1, segments: height, run: width * c },
         };
-        let weights = Packed::new(&context.runtime.kernel, inner, &scale, |n, k| {
-            let (y, x, c_at) = (k / (width * c), k / c % width, k % c);
-            values[((n * c + c_at) * height + y) * width + x]
-        })
-        .map_err(TractError::msg)?;
+        let place = |k: usize| (k % c * height + k / (width * c)) * width + k / c % width;
+        let places: Vec<_> = (0..inner.len()).map(place).collect();
+        let matrix = Matrix { values: &values, places: &places, stride: c * height * width };
+        let weights = Packed::new(&context.runtime.kernel, inner, &scale, &matrix).map_err(TractError::msg)?;
         Ok(Int8Conv {
             runtime: context.runtime.clone(),
             bias: Arc::new(self.padded_bias(&weights)),
@@ -83,6 +82,7 @@ impl<'a> Found<'a> {
             window: self.window,
             activation: self.epilogue.activation,
             residual: self.epilogue.residual.is_some(),
+            levels: None,
         })
     }
 
@@ -101,7 +101,7 @@ impl<'a> Found<'a> {
         let tap = |i: usize| f32::from(values[i % channels * taps + i / channels]) * scale[i % channels];
         let taps = (0..taps * channels).map(tap).collect();
         let weights = Arc::new(DepthwiseWeights { taps, bias: self.epilogue.bias.clone() });
-        Ok(Some(Depthwise { runtime: context.runtime.clone(), weights, window: self.window, clamp }))
+        Ok(Some(Depthwise { runtime: context.runtime.clone(), weights, window: self.window, clamp, levels: None }))
     }
 
     fn pixels(&self, context: &Context) -> TractResult<PixelConv> {
@@ -118,13 +118,13 @@ impl<'a> Found<'a> {
             true => (k % 3 * height + k / (width * 3)) * width + k / 3 % width,
             false => k,
         };
-        let value = |n: usize, k: usize| values[n * 3 * height * width + k];
-        let weights =
-            Packed::new(&context.runtime.kernel, inner, &scale, |n, k| value(n, place(k))).map_err(TractError::msg)?;
+        let places: Vec<_> = (0..inner.len()).map(place).collect();
+        let matrix = Matrix { values: &values, places: &places, stride: 3 * height * width };
+        let weights = Packed::new(&context.runtime.kernel, inner, &scale, &matrix).map_err(TractError::msg)?;
         let mut bias = self.padded_bias(&weights);
         for (n, bias) in bias.iter_mut().enumerate().take(weights.columns) {
             for c in 0..3 {
-                let taps = (0..height * width).map(|i| i32::from(value(n, c * height * width + i)));
+                let taps = (0..height * width).map(|i| i32::from(values[(n * 3 + c) * height * width + i]));
                 *bias -= mean[c] / std[c] * taps.sum::<i32>() as f32 * scale[n];
             }
         }
@@ -181,9 +181,10 @@ pub fn rule(
     Ok(Some(patch))
 }
 
-/// A pooling between convolutions: over NHWC too, so that the moves on either side cancel.
+/// A pooling between convolutions: over NHWC too, so that the moves on either side cancel. An average of whole windows
+/// is a depthwise convolution with equal weights.
 pub fn pooling(
-    _context: &Context,
+    context: &Context,
     model: &TypedModel,
     node: &TypedNode,
     name: &str,
@@ -195,15 +196,28 @@ pub fn pooling(
     }
     let mut patch = TypedModelPatch::new("pooling over NHWC");
     let mut wire = patch.taps(model, &node.inputs)?;
-    let one_by_one = window(spec, &shape(model, node.inputs[0])?[2..]).is_pointwise();
-    if !one_by_one {
-        let op = SumPool { pool_spec: PoolSpec { data_format: DataFormat::NHWC, ..spec.clone() }, ..op.clone() };
+    let input = shape(model, node.inputs[0])?;
+    let window = window(spec, &input[2..]);
+    if !window.is_pointwise() {
         wire = patch.wire_node(format!("{name}.x.nhwc"), AxisOp::Move(1, 3), &wire)?;
-        wire = patch.wire_node(name, op, &wire)?;
+        let undilated = spec.dilations().iter().all(|d| *d == 1);
+        wire = if op.normalize && undilated && window.before == (0, 0) && window.after == (0, 0) {
+            patch.wire_node(name, average(context, window, input[1]), &wire)?
+        } else {
+            let op = SumPool { pool_spec: PoolSpec { data_format: DataFormat::NHWC, ..spec.clone() }, ..op.clone() };
+            patch.wire_node(name, op, &wire)?
+        };
         wire = patch.wire_node(format!("{name}.y.nchw"), AxisOp::Move(3, 1), &wire)?;
     }
     patch.shunt_outside(model, node.id.into(), wire[0])?;
     Ok(Some(patch))
+}
+
+fn average(context: &Context, window: Window, channels: usize) -> Depthwise {
+    let taps = window.kernel.0 * window.kernel.1;
+    let weights = DepthwiseWeights { taps: vec![1.0 / taps as f32; taps * channels], bias: vec![0.0; channels] };
+    let clamp = (f32::NEG_INFINITY, f32::INFINITY);
+    Depthwise { runtime: context.runtime.clone(), weights: Arc::new(weights), window, clamp, levels: None }
 }
 
 /// The convolution that reads the model's input: takes RGB bytes from now on, and the model with it.

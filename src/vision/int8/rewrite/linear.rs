@@ -8,7 +8,7 @@ use super::Context;
 use super::epilogue::Epilogue;
 use super::layout::{permute, reshape, shape};
 use crate::vision::int8::ops::Linear;
-use crate::vision::int8::packed::{Inner, Packed};
+use crate::vision::int8::packed::{Inner, Matrix, Packed};
 use crate::vision::int8::weight::QuantWeight;
 
 /// Where the axes of a product of an activation with a weight go.
@@ -135,12 +135,8 @@ fn pack(context: &Context, weight: &QuantWeight, axes: &Axes) -> TractResult<Pac
     let column_axis = axes.columns[0].0;
     ensure!(column_axis == weight.axis, "weights are quantised along an axis that is not their output channels");
     let values = weight.values.try_as_plain_ram()?;
-    let values = values.as_slice::<i8>()?;
     let scale = weight.scale.try_as_plain_ram()?;
-    let column_stride = stride(column_axis);
+    let matrix = Matrix { values: values.as_slice::<i8>()?, places: &inner, stride: stride(column_axis) };
     let kernel = &context.runtime.kernel;
-    Packed::new(kernel, Inner::plain(inner.len()), scale.as_slice::<f32>()?, |n, k| {
-        values[inner[k] + n * column_stride]
-    })
-    .map_err(TractError::msg)
+    Packed::new(kernel, Inner::plain(inner.len()), scale.as_slice::<f32>()?, &matrix).map_err(TractError::msg)
 }

@@ -1,0 +1,113 @@
+//! Against the full decoder on pictures of every kind taken, and against damage of every kind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
+
+use image::codecs::jpeg::JpegEncoder;
+use image::{ExtendedColorType, ImageEncoder, ImageFormat, Rgb, RgbImage};
+use proptest::prelude::*;
+
+use super::decode;
+
+/// Waves and edges, of a shape that fills no block.
+fn picture(width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let wave = (f64::from(x) / 9.0).sin() * 60.0 + (f64::from(y) / 13.0).cos() * 60.0 + 128.0;
+        Rgb([wave as u8, (x * 255 / width) as u8, if (x / 40 + y / 40) % 2 == 0 { 40 } else { 200 }])
+    })
+}
+
+fn jpeg(image: &RgbImage, quality: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let encoder = JpegEncoder::new_with_quality(&mut bytes, quality);
+    encoder.write_image(image, image.width(), image.height(), ExtendedColorType::Rgb8).unwrap();
+    bytes
+}
+
+/// The mean of every `divisor` × `divisor` square, the last ones cut.
+fn means(image: &RgbImage, divisor: u32) -> RgbImage {
+    RgbImage::from_fn(image.width().div_ceil(divisor), image.height().div_ceil(divisor), |x, y| {
+        let (right, bottom) = ((x + 1) * divisor, (y + 1) * divisor);
+        let mut sums = [0u32; 4];
+        for row in y * divisor..bottom.min(image.height()) {
+            for column in x * divisor..right.min(image.width()) {
+                let Rgb(pixel) = image.get_pixel(column, row);
+                (0..3).for_each(|channel| sums[channel] += u32::from(pixel[channel]));
+                sums[3] += 1;
+            }
+        }
+        Rgb([0, 1, 2].map(|channel| ((sums[channel] + sums[3] / 2) / sums[3]) as u8))
+    })
+}
+
+#[test]
+fn an_eighth_is_the_mean_of_every_block_and_more_is_close_to_it() {
+    let bytes = jpeg(&picture(403, 301), 95);
+    let full = image::load_from_memory_with_format(&bytes, ImageFormat::Jpeg).unwrap().into_rgb8();
+    for (least, divisor, bound) in [(18, 8, 1.0), (70, 4, 2.5), (150, 2, 2.5)] {
+        let reduced = decode(&bytes, least).unwrap();
+        assert_eq!(reduced.divisor, divisor);
+        let expected = means(&full, divisor);
+        assert_eq!(reduced.image.dimensions(), expected.dimensions());
+        // Blocks at the right and lower edge hold pixels that are not in the picture, so their means are others.
+        let (width, height) = (full.width() / 8 * 8 / divisor, full.height() / 8 * 8 / divisor);
+        let mut apart = 0.0;
+        for (x, y) in (0..height).flat_map(|y| (0..width).map(move |x| (x, y))) {
+            let (Rgb(ours), Rgb(theirs)) = (reduced.image.get_pixel(x, y), expected.get_pixel(x, y));
+            apart += (0..3).map(|channel| f64::from(ours[channel].abs_diff(theirs[channel]))).sum::<f64>();
+        }
+        let mean = apart / f64::from(width * height * 3);
+        assert!(mean < bound, "{mean} levels apart at 1/{divisor}");
+    }
+}
+
+#[test]
+fn the_smallest_size_that_is_large_enough_is_taken() {
+    let bytes = jpeg(&picture(403, 301), 80);
+    for (least, divisor) in [(1, Some(8)), (18, Some(8)), (19, Some(4)), (75, Some(4)), (76, Some(2)), (150, Some(2))] {
+        assert_eq!(decode(&bytes, least).map(|reduced| reduced.divisor), divisor, "{least}");
+    }
+    assert!(decode(&bytes, 151).is_none());
+}
+
+#[test]
+fn grey_pictures_are_taken() {
+    let grey = image::DynamicImage::ImageRgb8(picture(160, 96)).into_luma8();
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, 90).write_image(&grey, 160, 96, ExtendedColorType::L8).unwrap();
+    let reduced = decode(&bytes, 12).unwrap().image;
+    let mean = grey.pixels().map(|pixel| f64::from(pixel.0[0])).sum::<f64>() / f64::from(160 * 96);
+    let ours = reduced.pixels().map(|pixel| f64::from(pixel.0[0])).sum::<f64>() / reduced.pixels().len() as f64;
+    assert!((mean - ours).abs() < 1.0 && reduced.pixels().all(|Rgb([r, g, b])| r == g && g == b));
+}
+
+#[test]
+fn a_cut_scan_is_left_to_the_full_decoder() {
+    let bytes = jpeg(&picture(400, 300), 80);
+    for kept in [0, 2, 20, 300, bytes.len() / 2, bytes.len() - 40] {
+        assert!(decode(&bytes[..kept], 20).is_none(), "{kept}");
+    }
+}
+
+proptest! {
+    /// No damage makes it panic, and what it gives has the shape it should have.
+    #[test]
+    fn damage_never_panics(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)) {
+        let mut bytes = jpeg(&picture(97, 65), 75);
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(reduced) = decode(&bytes, 4) {
+            prop_assert!(reduced.image.width() > 0 && reduced.image.height() > 0);
+        }
+    }
+
+    #[test]
+    fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let mut bytes = jpeg(&picture(33, 33), 75);
+        let scan = bytes.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap() + 14;
+        bytes.truncate(scan);
+        bytes.extend(noise);
+        decode(&bytes, 4);
+    }
+}
