@@ -16,6 +16,8 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod decide;
+#[cfg(feature = "host")]
+pub mod harness;
 pub mod prompts;
 pub mod publish;
 pub mod vision;
