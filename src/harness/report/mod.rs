@@ -128,6 +128,8 @@ pub struct Metric {
     pub ratio_interval: Option<[f64; 2]>,
     /// False for an error such as `count_mae`.
     pub higher_is_better: bool,
+    /// Pictures that the reference had right and we have not, at most ten.
+    pub lost: Vec<String>,
 }
 
 /// How often a class's pictures were given its name.
