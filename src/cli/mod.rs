@@ -5,6 +5,8 @@ mod check;
 mod classify;
 #[cfg(feature = "host")]
 mod demo;
+#[cfg(feature = "host")]
+mod eval;
 mod model;
 mod prompts;
 mod run;
@@ -35,6 +37,9 @@ enum Command {
     /// Fly the simulated camera against a broker of its own and print what a subscriber receives
     #[cfg(feature = "host")]
     Demo(demo::Args),
+    /// Measure a bundle on a data set against its full-precision reference
+    #[cfg(feature = "host")]
+    Eval(Box<eval::Args>),
     /// Measure each stage on this machine
     Bench(bench::Args),
 }
@@ -62,6 +67,8 @@ impl Cli {
             Command::Prompts(command) => prompts::run(&command),
             #[cfg(feature = "host")]
             Command::Demo(args) => demo::run(&args),
+            #[cfg(feature = "host")]
+            Command::Eval(args) => Ok(eval::run(&args)),
             Command::Bench(args) => bench::run(&args),
         }
     }

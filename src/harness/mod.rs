@@ -4,9 +4,28 @@
 //! scores through `decide`, prompts become embeddings through the bundle's text tower. A comparison that would compare
 //! nothing, or things that do not belong together, is an error and never a pass.
 
+pub mod bootstrap;
+mod cache;
+pub mod dataset;
+pub mod embed;
+pub mod embeddings;
+pub mod evaluate;
+pub mod gates;
+pub mod metrics;
+mod parity;
+mod progress;
+pub mod reference;
 pub mod report;
+pub mod subject;
+pub mod tensors;
 
 use std::path::PathBuf;
+
+use crate::bundle::BundleError;
+use crate::decide::DecideError;
+use crate::prompts::pack::PackError;
+use crate::prompts::text::TextError;
+use crate::vision::VisionError;
 
 /// Why an evaluation could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -38,4 +57,19 @@ pub enum HarnessError {
     /// What was asked for does not fit together.
     #[error("{0}")]
     Form(String),
+    /// Our own bundle cannot be used.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The image tower cannot be loaded or run.
+    #[error(transparent)]
+    Vision(#[from] VisionError),
+    /// The text tower cannot be loaded or run.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Prompts cannot be used.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// Embeddings and prompts are of different width.
+    #[error(transparent)]
+    Decide(#[from] DecideError),
 }

@@ -143,6 +143,8 @@ pub struct ClassRecall {
     pub recall: f64,
     /// The reference's.
     pub reference: Option<f64>,
+    /// Its pictures that the reference had right and we have not, at most ten.
+    pub lost: Vec<String>,
 }
 
 /// Who was taken for whom.
@@ -201,7 +203,7 @@ pub struct Parity {
     pub histogram: Histogram,
     /// Share of pictures that both sides give one name.
     pub top1_agreement: Option<f64>,
-    /// Share of (picture, label) pairs on which both sides decide alike, through the daemon's `decide`.
+    /// Share of pictures on which both sides decide every label alike, through the daemon's `decide`.
     pub decision_agreement: Option<f64>,
     /// What decided.
     pub decided_by: Option<DecidedBy>,
@@ -324,7 +326,7 @@ pub struct Gates {
 /// One gate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Verdict {
-    /// `tier`, `cosine`, `agreement`, `recall_drop`, `floor` or `rows`.
+    /// `ratio`, `cosine`, `agreement`, `recall_drop`, `floor` or `rows`.
     pub gate: String,
     /// What was measured (`acc1`, `cosine.mean`, `recall of forest`).
     pub what: String,

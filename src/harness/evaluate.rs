@@ -1,0 +1,424 @@
+//! Embeddings of one side, or of two, → a report.
+
+use std::path::PathBuf;
+
+use super::HarnessError;
+use super::bootstrap::Bootstrap;
+use super::embeddings::EmbeddingSet;
+use super::metrics::neighbours::{self, Gallery};
+use super::metrics::probe::{self, Probe};
+use super::metrics::{Estimate, Guesses, counting, retrieval, zeroshot};
+use super::parity::{self, Told};
+use super::report::{
+    self, ClassRecall, Confusion, Metric, Parity, ReferenceFacts, Reliability, ReliabilityBin, Report,
+};
+use crate::decide::Decider;
+use crate::prompts::pack::{Header, Pack, PackLabel};
+
+/// Pictures named beside a figure.
+const MOST_LOST: usize = 10;
+/// Bins of the reliability diagram.
+const BINS: usize = 10;
+/// Where a label is entered and left when no prompt set says.
+const THRESHOLDS: (f32, f32) = (0.5, 0.35);
+
+/// A task, named as `clip_benchmark` names it where it has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum TaskKind {
+    /// The class whose prompts are nearest.
+    ZeroshotClassification,
+    /// Captions to pictures and back.
+    ZeroshotRetrieval,
+    /// A linear classifier on the embeddings.
+    LinearProbe,
+    /// The vote of the nearest pictures.
+    Knn,
+    /// A linear classifier on a few pictures a class.
+    FewShot,
+    /// How many objects, by prompt ranking.
+    Counting,
+}
+
+/// What is to be found out.
+pub struct Plan<'a> {
+    /// The data set's name.
+    pub dataset: String,
+    /// Its split.
+    pub split: Option<String>,
+    /// Where its pictures lie.
+    pub root: Option<PathBuf>,
+    /// Empty for what the data allows: classification with classes, retrieval with captions.
+    pub tasks: Vec<TaskKind>,
+    /// Pictures a class of `few_shot`, one task each.
+    pub shots: Vec<usize>,
+    /// How intervals are drawn; its seed also draws the shots.
+    pub bootstrap: Bootstrap,
+    /// What decides which tags are entered; the class prompts at a threshold of 0.5 when none.
+    pub decider: Option<&'a Decider>,
+    /// What cosines are multiplied with.
+    pub logit_scale: f32,
+}
+
+/// One side: what is asked about, and what the probes learn from (themselves, in parts, when there is none).
+#[derive(Clone, Copy)]
+pub struct Side<'a> {
+    /// Asked about.
+    pub test: &'a EmbeddingSet,
+    /// Learnt from.
+    pub train: Option<&'a EmbeddingSet>,
+}
+
+/// What a task found on one side.
+struct Outcome {
+    estimates: Vec<Estimate>,
+    guesses: Option<Guesses>,
+    setting: Option<String>,
+}
+
+/// Evaluates `ours`, against an aligned `reference` where there is one. Gates are judged apart.
+///
+/// # Errors
+/// [`HarnessError::Form`] for a task that the data does not allow.
+pub fn evaluate(plan: &Plan, ours: Side, reference: Option<Side>) -> Result<Report, HarnessError> {
+    let set = ours.test;
+    let mut tasks = Vec::new();
+    let mut zero_shot = None;
+    for (kind, shots) in plan.steps(set)? {
+        let own = plan.run(kind, shots, ours)?;
+        let theirs = reference.filter(|side| side.train.is_some() == ours.train.is_some() || !kind.learns());
+        let theirs = theirs.map(|side| plan.run(kind, shots, side)).transpose()?;
+        tasks.push(plan.task(kind, set, &own, theirs.as_ref()));
+        if kind == TaskKind::ZeroshotClassification {
+            zero_shot = own.guesses.zip(theirs.and_then(|theirs| theirs.guesses));
+        }
+    }
+    let parity = reference.map(|side| plan.parity(set, side.test, zero_shot.as_ref())).transpose()?;
+    let metrics = tasks.iter().flat_map(|task: &report::Task| &task.metrics);
+    let metrics: std::collections::BTreeMap<_, _> = metrics.map(|metric| (metric.name.clone(), metric.value)).collect();
+    let share = |name: &str| name != "count_mae";
+    let percent = metrics.iter().filter(|(name, _)| share(name));
+    let fact = |key: &str| set.metadata.get(key).cloned();
+    let name = fact("bundle").or_else(|| fact("model")).unwrap_or_else(|| "unnamed".to_owned());
+    Ok(Report {
+        dataset: plan.dataset.clone(),
+        model: fact("architecture").unwrap_or_else(|| name.clone()),
+        pretrained: name.clone(),
+        task: tasks.first().map_or_else(String::new, |task| task.task.clone()),
+        percent: percent.map(|(name, value)| (name.clone(), (value * 1e4).round() / 1e2)).collect(),
+        metrics,
+        language: "en".to_owned(),
+        schema: report::SCHEMA.to_owned(),
+        split: plan.split.clone(),
+        created_at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        subject: report::Subject {
+            name,
+            bundle_sha256: fact("bundle_sha256"),
+            checkpoint_sha256: fact("checkpoint_sha256"),
+            engine: fact("device"),
+            logit_scale: plan.logit_scale,
+        },
+        prompts: report::Prompts {
+            classes: set.classes.clone(),
+            class_words: set.class_words.clone(),
+            templates: set.templates.clone(),
+            sha256: set.prompts_sha256(),
+        },
+        images: set.images.len(),
+        captions: set.captions.image.len(),
+        root: plan.root.clone(),
+        tasks,
+        parity,
+        gates: None,
+        warnings: Vec::new(),
+    })
+}
+
+impl TaskKind {
+    /// Its name in a report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ZeroshotClassification => "zeroshot_classification",
+            Self::ZeroshotRetrieval => "zeroshot_retrieval",
+            Self::LinearProbe => "linear_probe",
+            Self::Knn => "knn",
+            Self::FewShot => "few_shot",
+            Self::Counting => "counting",
+        }
+    }
+
+    /// Whether it needs pictures to learn from.
+    fn learns(self) -> bool {
+        matches!(self, Self::LinearProbe | Self::Knn | Self::FewShot)
+    }
+}
+
+impl Plan<'_> {
+    /// The tasks in order, few-shot once for each number of shots.
+    fn steps(&self, set: &EmbeddingSet) -> Result<Vec<(TaskKind, usize)>, HarnessError> {
+        let (classes, captions) = (!set.labels.is_empty(), !set.captions.image.is_empty());
+        let mut kinds = self.tasks.clone();
+        if kinds.is_empty() {
+            kinds.extend((classes && !set.texts.is_empty()).then_some(TaskKind::ZeroshotClassification));
+            kinds.extend(captions.then_some(TaskKind::ZeroshotRetrieval));
+        }
+        let refused = |reason: String| Err(HarnessError::Form(reason));
+        if set.images.is_empty() || kinds.is_empty() {
+            return refused("there is nothing to measure: the data has neither classes nor captions".to_owned());
+        }
+        for kind in &kinds {
+            let lacks = match kind {
+                TaskKind::ZeroshotRetrieval if !captions => "captions (--captions)",
+                TaskKind::ZeroshotClassification | TaskKind::Counting if set.texts.is_empty() => "text embeddings",
+                TaskKind::ZeroshotRetrieval => continue,
+                _ if !classes => "a class for each picture",
+                _ => continue,
+            };
+            return refused(format!("--task {} needs {lacks}, which the data does not have", kind.name()));
+        }
+        let step = |kind: &TaskKind| match kind {
+            TaskKind::FewShot => self.shots.iter().map(|shots| (*kind, *shots)).collect(),
+            _ => vec![(*kind, 0)],
+        };
+        Ok(kinds.iter().flat_map(step).collect())
+    }
+
+    fn run(&self, kind: TaskKind, shots: usize, side: Side) -> Result<Outcome, HarnessError> {
+        let set = side.test;
+        let classes = set.classes.len().max(set.labels.iter().max().map_or(0, |most| most + 1));
+        let of = |guesses: Guesses, prefix: &str, setting: Option<String>| Outcome {
+            estimates: guesses.estimates(prefix, classes),
+            guesses: Some(guesses),
+            setting,
+        };
+        Ok(match kind {
+            TaskKind::ZeroshotRetrieval => {
+                Outcome { estimates: retrieval::estimates(&set.images, &set.captions), guesses: None, setting: None }
+            }
+            TaskKind::ZeroshotClassification => {
+                let templates = set.texts.len();
+                of(
+                    self.zero_shot(set)?,
+                    "",
+                    Some(format!("{templates} template{}", if templates == 1 { "" } else { "s" })),
+                )
+            }
+            TaskKind::Counting => {
+                let numbers = counting::numbers(&set.classes).map_err(|name| {
+                    HarnessError::Form(format!("--task counting needs folders that are counts; \"{name}\" is none"))
+                })?;
+                let guesses = self.zero_shot(set)?;
+                Outcome { estimates: counting::estimates(&guesses, &numbers), guesses: Some(guesses), setting: None }
+            }
+            TaskKind::Knn => {
+                let gallery = side.train.map(|train| Gallery { images: &train.images, labels: &train.labels });
+                let from =
+                    if gallery.is_some() { "of the train split" } else { "each picture left out of its own vote" };
+                let guesses = neighbours::guesses(&set.images, &set.labels, gallery, classes);
+                of(guesses, "knn_", Some(format!("{} neighbours, {from}", neighbours::NEIGHBOURS)))
+            }
+            TaskKind::LinearProbe => of(
+                self.probe(side, classes, |has| has / 2),
+                "lp_",
+                Some(match side.train {
+                    Some(train) => format!("ridge on {} pictures of the train split", train.images.len()),
+                    None => format!("ridge on half of each class, seed {}", self.bootstrap.seed),
+                }),
+            ),
+            TaskKind::FewShot => {
+                let setting = format!("{shots} pictures a class, seed {}", self.bootstrap.seed);
+                of(self.probe(side, classes, |_| shots), &format!("few_shot_{shots}_"), Some(setting))
+            }
+        })
+    }
+
+    fn zero_shot(&self, set: &EmbeddingSet) -> Result<Guesses, HarnessError> {
+        let decider = Decider::new(class_pack(set, &self.dataset)?, self.logit_scale);
+        Ok(zeroshot::guesses(&set.images, &set.labels, &decider)?)
+    }
+
+    /// Learns from `part` of each class of the test pictures and asks about the others; or from the train pictures, all
+    /// of them when the part is a share, and asks about all test pictures.
+    fn probe(&self, side: Side, classes: usize, part: impl Fn(usize) -> usize + Copy) -> Guesses {
+        let test = side.test;
+        let seed = self.bootstrap.seed;
+        match side.train {
+            None => {
+                let (learn, ask) = probe::draw(&test.labels, classes, seed, part);
+                Probe::fit(&test.images, &test.labels, &learn, classes).guesses(&test.images, &test.labels, &ask)
+            }
+            Some(train) => {
+                let shares = part(1000) != part(10);
+                let learn = match shares {
+                    true => (0..train.images.len()).collect(),
+                    false => probe::draw(&train.labels, classes, seed, part).0,
+                };
+                let ask: Vec<usize> = (0..test.images.len()).collect();
+                Probe::fit(&train.images, &train.labels, &learn, classes).guesses(&test.images, &test.labels, &ask)
+            }
+        }
+    }
+
+    fn task(&self, kind: TaskKind, set: &EmbeddingSet, ours: &Outcome, reference: Option<&Outcome>) -> report::Task {
+        let name = |at: usize| set.name(ours.guesses.as_ref().map_or(at, |guesses| guesses.images[at]));
+        let intervals = reference.and_then(|theirs| self.bootstrap.intervals(&ours.estimates, &theirs.estimates));
+        let metric = |at: usize, own: &Estimate| {
+            let theirs = reference.map(|reference| &reference.estimates[at]);
+            let (value, other) = (own.value(), theirs.map(Estimate::value));
+            let interval = intervals.as_ref().map(|intervals| intervals[at]);
+            Metric {
+                name: own.name.clone(),
+                value,
+                reference: other,
+                difference: other.map(|other| value - other),
+                ratio: other.filter(|other| *other != 0.0).map(|other| value / other),
+                difference_interval: interval.map(|interval| interval.difference),
+                ratio_interval: interval.and_then(|interval| interval.ratio),
+                higher_is_better: own.higher_is_better,
+                lost: theirs.map_or_else(Vec::new, |theirs| lost(own, theirs, name)),
+            }
+        };
+        let guesses = ours.guesses.as_ref();
+        let theirs = reference.and_then(|reference| reference.guesses.as_ref());
+        report::Task {
+            task: kind.name().to_owned(),
+            setting: ours.setting.clone(),
+            metrics: ours.estimates.iter().enumerate().map(|(at, own)| metric(at, own)).collect(),
+            classes: guesses.map_or_else(Vec::new, |guesses| class_recalls(set, guesses, theirs)),
+            confusion: guesses.filter(|_| !set.classes.is_empty()).map(|guesses| Confusion {
+                classes: set.classes.clone(),
+                counts: guesses.confusion(set.classes.len()),
+                reference: theirs.map(|theirs| theirs.confusion(set.classes.len())),
+            }),
+            reliability: guesses.and_then(|guesses| reliability(guesses, theirs)),
+        }
+    }
+
+    fn parity(
+        &self,
+        ours: &EmbeddingSet,
+        reference: &EmbeddingSet,
+        guesses: Option<&(Guesses, Guesses)>,
+    ) -> Result<Parity, HarnessError> {
+        let cosines = parity::cosines(&ours.images, &reference.images);
+        let told = Told {
+            ours,
+            cosines: &cosines,
+            guesses: guesses.map(|(ours, reference)| (ours, reference)),
+            root: self.root.as_deref(),
+        };
+        let own_pack = match (self.decider, ours.texts.is_empty()) {
+            (None, false) => Some(Decider::new(class_pack(ours, &self.dataset)?, self.logit_scale)),
+            _ => None,
+        };
+        let decider = self.decider.or(own_pack.as_ref());
+        let decided = decider.map(|decider| parity::decisions(decider, &ours.images, &reference.images)).transpose()?;
+        let agreement = told.agreement();
+        let (path, sha256) = reference.source.clone().unwrap_or_default();
+        Ok(Parity {
+            reference: ReferenceFacts { path, sha256, metadata: reference.metadata.clone() },
+            images: cosines.len(),
+            cosine: parity::summary(&cosines)
+                .ok_or_else(|| HarnessError::Form("no pictures to compare with the reference".to_owned()))?,
+            text_cosine: ours
+                .class_vectors()
+                .zip(reference.class_vectors())
+                .and_then(|(ours, reference)| parity::summary(&parity::cosines(&ours, &reference))),
+            caption_cosine: parity::summary(&parity::cosines(
+                &ours.captions.embeddings,
+                &reference.captions.embeddings,
+            )),
+            histogram: parity::histogram(&cosines),
+            worst: told.worst(),
+            misplaced: parity::misplaced(ours, reference, &cosines),
+            top1_agreement: agreement.as_ref().map(|(share, _)| *share),
+            disagreements: agreement.map_or_else(Vec::new, |(_, images)| images),
+            decision_agreement: decided.as_ref().map(|(share, _)| *share),
+            decided_by: decided.map(|(_, by)| by),
+            resamples: self.bootstrap.resamples,
+            seed: self.bootstrap.seed,
+            confidence: self.bootstrap.confidence,
+        })
+    }
+}
+
+/// The classes as a prompt pack, so that `decide` can score them.
+fn class_pack(set: &EmbeddingSet, dataset: &str) -> Result<Pack, HarnessError> {
+    let vectors = set
+        .class_vectors()
+        .ok_or_else(|| HarnessError::Form("the text embeddings of a class cancel each other out".to_owned()))?;
+    let name = |at: usize| set.classes.get(at).cloned().unwrap_or_else(|| format!("class {at}"));
+    let label = |at| PackLabel { name: name(at), texts: vec![name(at)], enter: THRESHOLDS.0, exit: THRESHOLDS.1 };
+    let header = Header {
+        set: format!("classes of {dataset}"),
+        set_sha256: String::new(),
+        bundle: set.metadata.get("bundle").cloned().unwrap_or_default(),
+        text_id: String::new(),
+        embed_dim: vectors.width(),
+        templates: set.templates.clone(),
+        labels: (0..vectors.len()).map(label).collect(),
+        background: Vec::new(),
+    };
+    Ok(Pack::new(header, vectors.rows().flatten().copied().collect())?)
+}
+
+/// Pictures that add less to ours than to the reference, the worst first.
+fn lost(ours: &Estimate, reference: &Estimate, name: impl Fn(usize) -> String) -> Vec<String> {
+    let sign = if ours.higher_is_better { 1.0 } else { -1.0 };
+    let loss = |at: &usize| sign * (reference.hits(*at) - ours.hits(*at));
+    let mut lost: Vec<usize> = (0..ours.len()).filter(|at| loss(at) > 0.0).collect();
+    lost.sort_by(|a, b| loss(b).total_cmp(&loss(a)));
+    lost.into_iter().take(MOST_LOST).map(name).collect()
+}
+
+fn class_recalls(set: &EmbeddingSet, ours: &Guesses, reference: Option<&Guesses>) -> Vec<ClassRecall> {
+    let recall = |guesses: &Guesses, class: usize| {
+        let (mut hits, mut images) = (0usize, 0usize);
+        for at in (0..guesses.truth.len()).filter(|at| guesses.truth[*at] == class) {
+            hits += usize::from(guesses.hit(at, 1));
+            images += 1;
+        }
+        (images, hits as f64 / images.max(1) as f64)
+    };
+    let lost = |class: usize| {
+        let reference = reference?;
+        let lost = |at: &usize| ours.truth[*at] == class && reference.hit(*at, 1) && !ours.hit(*at, 1);
+        Some((0..ours.truth.len()).filter(lost).take(MOST_LOST).map(|at| set.name(ours.images[at])).collect())
+    };
+    let row = |(class, name): (usize, &String)| {
+        let (images, own) = recall(ours, class);
+        let reference = reference.map(|guesses| recall(guesses, class).1);
+        ClassRecall { name: name.clone(), images, recall: own, reference, lost: lost(class).unwrap_or_default() }
+    };
+    set.classes.iter().enumerate().map(row).collect()
+}
+
+fn reliability(ours: &Guesses, reference: Option<&Guesses>) -> Option<Reliability> {
+    let (bins, ece) = bins(ours)?;
+    let (reference_bins, reference_ece) = reference.and_then(self::bins).unzip();
+    Some(Reliability { bins, ece, reference_bins, reference_ece })
+}
+
+fn bins(guesses: &Guesses) -> Option<(Vec<ReliabilityBin>, f64)> {
+    if guesses.probability.is_empty() {
+        return None;
+    }
+    let mut sums = [(0usize, 0.0f64, 0.0f64); BINS];
+    for (at, probability) in guesses.probability.iter().enumerate() {
+        let bin = &mut sums[((probability * BINS as f32) as usize).min(BINS - 1)];
+        bin.0 += 1;
+        bin.1 += f64::from(*probability);
+        bin.2 += f64::from(u8::from(guesses.hit(at, 1)));
+    }
+    let mean = |sum: f64, images: usize| if images > 0 { sum / images as f64 } else { 0.0 };
+    let bin = |(at, (images, confidence, right)): (usize, &(usize, f64, f64))| ReliabilityBin {
+        low: at as f64 / BINS as f64,
+        high: (at + 1) as f64 / BINS as f64,
+        images: *images,
+        confidence: mean(*confidence, *images),
+        accuracy: mean(*right, *images),
+    };
+    let ece = sums.iter().map(|(_, confidence, right)| (confidence - right).abs()).sum::<f64>();
+    Some((sums.iter().enumerate().map(bin).collect(), ece / guesses.truth.len() as f64))
+}
