@@ -8,7 +8,7 @@
 //!            bundle     prompts
 //! ```
 //!
-//! `daemon` runs that walk, `config` says how, `cli` is how a person starts it.
+//! `daemon` runs that walk, `config` says how, `cli` is how a person starts it; `harness` walks the same way over data sets.
 
 pub mod bundle;
 pub mod camera;

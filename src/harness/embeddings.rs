@@ -15,6 +15,8 @@ use super::tensors::{self, Matrix, Tensor, Tensors};
 
 /// Metadata longer than this is a list of the data set's, not a fact about the model.
 const SHORT: usize = 200;
+/// More than any data set has; keeps a damaged label from reserving memory.
+const MOST_CLASSES: usize = 1 << 16;
 
 /// The embeddings of one model over one data set.
 #[derive(Debug, Clone, Default)]
@@ -74,7 +76,7 @@ impl EmbeddingSet {
             texts.into_iter().map(|matrix| unit(&file, "text_embeddings", matrix, class)).collect();
         let (texts, captions) = (texts?, captions(&file, images.len())?);
         let named = classes.len().max(texts.first().map_or(0, Matrix::len));
-        let limit = if named > 0 { named } else { usize::MAX };
+        let limit = if named > 0 { named } else { MOST_CLASSES };
         let labels = if file.has("labels") { file.indices("labels", limit)? } else { Vec::new() };
         let count = named.max(labels.iter().max().map_or(0, |most| most + 1));
         classes.extend((classes.len()..count).map(|at| format!("class {at}")));

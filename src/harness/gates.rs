@@ -36,6 +36,8 @@ pub struct Gates {
 #[serde(deny_unknown_fields)]
 struct Ratio {
     metrics: Vec<String>,
+    #[serde(default)]
+    within_one_picture: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -127,7 +129,7 @@ impl Gates {
     pub fn judge(&self, report: &Report) -> Result<Option<report::Gates>, HarnessError> {
         let mut verdicts = self.floors(report)?;
         if let Some(parity) = &report.parity {
-            let ratios = self.ratios(report);
+            let ratios = self.ratios(report, self.tier);
             if ratios.is_empty() {
                 return Err(HarnessError::Form(format!(
                     "the gates ({}) compare nothing: none of {} was measured on both sides",
@@ -137,15 +139,15 @@ impl Gates {
             }
             verdicts.extend(ratios);
             verdicts.extend(self.cosines(parity));
-            verdicts.extend(self.agreements(report, parity));
+            verdicts.extend(self.agreements(parity));
             verdicts.extend(self.recall_drops(report));
             verdicts.push(rows(parity));
         }
         if verdicts.is_empty() {
             return Ok(None);
         }
-        let least = verdicts.iter().filter(|verdict| verdict.gate == "ratio").map(|v| v.measured).reduce(f64::min);
-        let reached = least.and_then(|least| [self.aim, self.tier].into_iter().find(|tier| least >= tier - ROUNDING));
+        let reaches = |tier: &f64| self.ratios(report, *tier).iter().all(|verdict| verdict.passed);
+        let reached = report.parity.as_ref().and_then(|_| [self.aim, self.tier].into_iter().find(reaches));
         Ok(Some(report::Gates {
             file: self.file.clone(),
             tier: self.tier,
@@ -178,39 +180,40 @@ impl Gates {
         Ok(verdicts)
     }
 
-    fn ratios(&self, report: &Report) -> Vec<Verdict> {
-        let verdict = |name: &String| {
-            let metric = report.metric(name)?;
-            // A reference of nothing is matched by anything.
-            let ratio = metric.reference.map(|_| metric.ratio.unwrap_or(1.0))?;
-            Some(Verdict::at_least("ratio", name, ratio, self.tier, metric.lost.clone()))
+    fn ratios(&self, report: &Report, tier: f64) -> Vec<Verdict> {
+        let of = |names: &[String], forgiven: f64| -> Vec<Verdict> {
+            let verdict = |name: &String| {
+                let metric = report.metric(name)?;
+                let reference = metric.reference?;
+                // A reference of nothing is matched by anything.
+                let ratio = metric.ratio.unwrap_or(1.0);
+                let required = if reference > 0.0 { tier.min(1.0 - forgiven / reference) } else { tier };
+                Some(Verdict::at_least("ratio", name, ratio, required, metric.lost.clone()))
+            };
+            names.iter().filter_map(verdict).collect()
         };
-        self.ratio.metrics.iter().filter_map(verdict).collect()
+        let mut verdicts = of(&self.ratio.metrics, 0.0);
+        verdicts.extend(of(&self.ratio.within_one_picture, 1.0 / report.images as f64));
+        verdicts
     }
 
     fn cosines(&self, parity: &Parity) -> Vec<Verdict> {
         let worst: Vec<String> = parity.worst.iter().take(MOST_IMAGES).map(|image| image.file.clone()).collect();
         let of = |what: &str, measured, required| Verdict::at_least("cosine", what, measured, required, worst.clone());
         let mut verdicts = vec![
-            of("cosine.mean", parity.cosine.mean, self.cosine.mean),
-            of("cosine.p1", parity.cosine.p1, self.cosine.p1),
-            of("cosine.min", parity.cosine.min, self.cosine.min),
+            of("mean", parity.cosine.mean, self.cosine.mean),
+            of("first percentile", parity.cosine.p1, self.cosine.p1),
+            of("least", parity.cosine.min, self.cosine.min),
         ];
         for (what, cosines) in [("prompts", &parity.text_cosine), ("captions", &parity.caption_cosine)] {
             verdicts.extend(cosines.as_ref().map(|cosines| {
-                Verdict::at_least(
-                    "cosine",
-                    &format!("least cosine of {what}"),
-                    cosines.min,
-                    self.cosine.text,
-                    Vec::new(),
-                )
+                Verdict::at_least("cosine", &format!("least of {what}"), cosines.min, self.cosine.text, Vec::new())
             }));
         }
         verdicts
     }
 
-    fn agreements(&self, report: &Report, parity: &Parity) -> Vec<Verdict> {
+    fn agreements(&self, parity: &Parity) -> Vec<Verdict> {
         let images = |shown: bool| match shown {
             true => parity.disagreements.iter().take(MOST_IMAGES).map(|image| image.file.clone()).collect(),
             false => Vec::new(),
@@ -222,7 +225,6 @@ impl Gates {
         let verdict = |(what, measured, required, shown): (&str, Option<f64>, f64, bool)| {
             Some(Verdict::at_least("agreement", what, measured?, required, images(shown)))
         };
-        debug_assert!(report.images > 0);
         both.into_iter().filter_map(verdict).collect()
     }
 

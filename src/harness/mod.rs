@@ -17,6 +17,7 @@ mod progress;
 pub mod reference;
 pub mod report;
 pub mod subject;
+mod tables;
 pub mod tensors;
 
 use std::path::PathBuf;

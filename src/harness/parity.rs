@@ -19,9 +19,8 @@ const MOST_SUSPECTS: usize = 500;
 /// The cosine of each pair of rows.
 pub fn cosines(a: &Matrix, b: &Matrix) -> Vec<f64> {
     let cosine = |at| {
-        let (a, b): (&[f32], &[f32]) = (a.row(at), b.row(at));
-        let sum = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-        sum(a, b) / (sum(a, a) * sum(b, b)).sqrt()
+        let (a, b) = (a.row(at), b.row(at));
+        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
     };
     parallel(a.len().min(b.len()), cosine)
 }
@@ -58,11 +57,11 @@ pub fn misplaced(ours: &EmbeddingSet, reference: &EmbeddingSet, cosines: &[f64])
         let picture = suspects[at];
         let scores = reference.images.rows().map(|row| dot(ours.images.row(picture), row)).enumerate();
         let (row, score) = scores.max_by(|a, b| a.1.total_cmp(&b.1))?;
-        (row != picture && f64::from(score) > cosines[picture].max(SUSPECT)).then(|| Misplaced {
+        (row != picture && score > cosines[picture].max(SUSPECT)).then(|| Misplaced {
             file: ours.name(picture),
             cosine: cosines[picture],
             fits: ours.name(row),
-            fits_cosine: f64::from(score),
+            fits_cosine: score,
         })
     });
     found.into_iter().flatten().collect()

@@ -90,7 +90,7 @@ mod tests {
     fn absent_and_doubled_pictures_and_splits_are_named() {
         let folder = folder_of(&["a/1.jpg"]);
         let path = folder.path().join("dataset_x.json");
-        let mut says = |images: Vec<serde_json::Value>, split| {
+        let says = |images: Vec<serde_json::Value>, split| {
             std::fs::write(&path, json!({"images": images}).to_string()).unwrap();
             read(folder.path(), Some(&path), split).unwrap_err()
         };

@@ -23,7 +23,7 @@ pub struct Gallery<'a> {
 pub fn guesses(images: &Matrix, labels: &[usize], gallery: Option<Gallery>, classes: usize) -> Guesses {
     let voters = gallery.unwrap_or(Gallery { images, labels });
     let ranked = parallel(images.len(), |row| {
-        let mut scores: Vec<f32> = voters.images.rows().map(|other| dot(images.row(row), other)).collect();
+        let mut scores: Vec<f32> = voters.images.rows().map(|other| dot(images.row(row), other) as f32).collect();
         if gallery.is_none() {
             scores[row] = f32::NEG_INFINITY;
         }

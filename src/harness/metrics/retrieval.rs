@@ -44,19 +44,19 @@ fn ranks(images: &Matrix, captions: &Captions) -> (Vec<Option<usize>>, Vec<usize
     captions.image.iter().enumerate().for_each(|(caption, image)| own[*image].push(caption));
     let by_image = parallel(images.len(), |image| {
         let row = images.row(image);
-        let scores: Vec<f32> = captions.embeddings.rows().map(|caption| dot(row, caption)).collect();
+        let scores: Vec<f64> = captions.embeddings.rows().map(|caption| dot(row, caption)).collect();
         own[image].iter().map(|caption| rank(&scores, *caption)).min()
     });
     let by_caption = parallel(captions.image.len(), |caption| {
         let row = captions.embeddings.row(caption);
-        let scores: Vec<f32> = images.rows().map(|image| dot(image, row)).collect();
+        let scores: Vec<f64> = images.rows().map(|image| dot(image, row)).collect();
         rank(&scores, captions.image[caption])
     });
     (by_image, by_caption)
 }
 
 /// How many stand before `at`: the larger, and the equal ones before it.
-fn rank(scores: &[f32], at: usize) -> usize {
+fn rank(scores: &[f64], at: usize) -> usize {
     let own = scores[at];
     scores.iter().enumerate().filter(|(i, score)| **score > own || (**score == own && *i < at)).count()
 }
@@ -69,7 +69,7 @@ mod tests {
 
     /// By sorting whole rows, as the protocol is told.
     fn naive(images: &Matrix, captions: &Captions, k: usize) -> (f64, f64) {
-        let sorted = |scores: Vec<f32>| {
+        let sorted = |scores: Vec<f64>| {
             let mut places: Vec<usize> = (0..scores.len()).collect();
             places.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
             places.truncate(k);

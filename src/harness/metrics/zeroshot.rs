@@ -2,6 +2,7 @@
 
 use super::{Guesses, parallel, top};
 use crate::decide::{DecideError, Decider};
+use crate::harness::tensors::Matrix;
 
 /// Kept of each picture's ranking.
 const KEPT: usize = 5;
@@ -10,17 +11,13 @@ const KEPT: usize = 5;
 ///
 /// # Errors
 /// [`DecideError`] when pictures and prompts are of different width.
-pub fn guesses(
-    images: &super::super::tensors::Matrix,
-    labels: &[usize],
-    decider: &Decider,
-) -> Result<Guesses, DecideError> {
+pub fn guesses(images: &Matrix, labels: &[usize], decider: &Decider) -> Result<Guesses, DecideError> {
     let rows = parallel(images.len(), |row| {
         let scores = decider.score(images.row(row))?;
         // By cosine, which the score rises with: far from the winner many scores are 0 in f32, their cosines differ.
         let ranked = top(&scores.cosines, KEPT);
         let probability = ranked.first().map_or(0.0, |winner| scores.labels[*winner]);
-        Ok((ranked, probability))
+        Ok::<_, DecideError>((ranked, probability))
     });
     let (ranked, probability) = rows.into_iter().collect::<Result<Vec<_>, DecideError>>()?.into_iter().unzip();
     Ok(Guesses { images: (0..images.len()).collect(), truth: labels.to_vec(), ranked, probability })
@@ -29,7 +26,6 @@ pub fn guesses(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::tensors::Matrix;
     use crate::prompts::pack::tests::axes;
 
     #[test]

@@ -328,7 +328,7 @@ pub struct Gates {
 pub struct Verdict {
     /// `ratio`, `cosine`, `agreement`, `recall_drop`, `floor` or `rows`.
     pub gate: String,
-    /// What was measured (`acc1`, `cosine.mean`, `recall of forest`).
+    /// What was measured: a metric, a figure of the cosines, a class.
     pub what: String,
     /// The figure found.
     pub measured: f64,
