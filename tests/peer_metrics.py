@@ -3,9 +3,8 @@
 
     peer_metrics.py FILE.safetensors
 
-Needs `pip install --no-deps clip-benchmark` with torch, scikit-learn, tqdm, safetensors and numpy below 2.4 (clip_benchmark
-1.6.2 makes floats of arrays of one value, which later ones refuse). The model handed over looks instead of
-computing them, so that both programs judge the same embeddings.
+Needs the packages of peer_metrics.txt (numpy below 2.4: clip_benchmark 1.6.2 makes floats of arrays of one value). The
+model handed over looks rows up instead of computing them, so that both programs judge the same embeddings.
 """
 
 import json

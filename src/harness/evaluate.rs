@@ -207,7 +207,7 @@ impl Plan<'_> {
                 of(guesses, "knn_", Some(format!("{} neighbours, {from}", neighbours::NEIGHBOURS)))
             }
             TaskKind::LinearProbe => of(
-                self.probe(side, classes, |has| has / 2),
+                self.probe(side, classes, None),
                 "lp_",
                 Some(match side.train {
                     Some(train) => format!("ridge on {} pictures of the train split", train.images.len()),
@@ -216,7 +216,7 @@ impl Plan<'_> {
             ),
             TaskKind::FewShot => {
                 let setting = format!("{shots} pictures a class, seed {}", self.bootstrap.seed);
-                of(self.probe(side, classes, |_| shots), &format!("few_shot_{shots}_"), Some(setting))
+                of(self.probe(side, classes, Some(shots)), &format!("few_shot_{shots}_"), Some(setting))
             }
         })
     }
@@ -226,26 +226,21 @@ impl Plan<'_> {
         Ok(zeroshot::guesses(&set.images, &set.labels, &decider)?)
     }
 
-    /// Learns from `part` of each class of the test pictures and asks about the others; or from the train pictures, all
-    /// of them when the part is a share, and asks about all test pictures.
-    fn probe(&self, side: Side, classes: usize, part: impl Fn(usize) -> usize + Copy) -> Guesses {
+    /// Learns from `shots` pictures of each class of the train pictures (from all when none) and asks about the test
+    /// pictures; without train pictures, from `shots` of the test pictures (from half) and asks about their rest.
+    fn probe(&self, side: Side, classes: usize, shots: Option<usize>) -> Guesses {
         let test = side.test;
         let seed = self.bootstrap.seed;
-        match side.train {
-            None => {
-                let (learn, ask) = probe::draw(&test.labels, classes, seed, part);
-                Probe::fit(&test.images, &test.labels, &learn, classes).guesses(&test.images, &test.labels, &ask)
+        let all = |set: &EmbeddingSet| (0..set.images.len()).collect::<Vec<_>>();
+        let (from, learn, ask) = match (side.train, shots) {
+            (None, _) => {
+                let (learn, ask) = probe::draw(&test.labels, classes, seed, |has| shots.unwrap_or(has / 2));
+                (test, learn, ask)
             }
-            Some(train) => {
-                let shares = part(1000) != part(10);
-                let learn = match shares {
-                    true => (0..train.images.len()).collect(),
-                    false => probe::draw(&train.labels, classes, seed, part).0,
-                };
-                let ask: Vec<usize> = (0..test.images.len()).collect();
-                Probe::fit(&train.images, &train.labels, &learn, classes).guesses(&test.images, &test.labels, &ask)
-            }
-        }
+            (Some(train), Some(shots)) => (train, probe::draw(&train.labels, classes, seed, |_| shots).0, all(test)),
+            (Some(train), None) => (train, all(train), all(test)),
+        };
+        Probe::fit(&from.images, &from.labels, &learn, classes).guesses(&test.images, &test.labels, &ask)
     }
 
     fn parity(

@@ -132,7 +132,7 @@ impl Gates {
             let ratios = self.ratios(report, self.tier);
             if ratios.is_empty() {
                 return Err(HarnessError::Form(format!(
-                    "the gates ({}) compare nothing: none of {} was measured on both sides",
+                    "the gates ({}) compare nothing: none of {} was measured on both sides; --no-gates measures without a verdict",
                     self.file,
                     self.ratio.metrics.join(", ")
                 )));
