@@ -118,6 +118,8 @@ pub fn evaluate(plan: &Plan, ours: Side, reference: Option<Side>) -> Result<Repo
         root: plan.root.clone(),
         tasks,
         parity,
+        stages: None,
+        device: None,
         gates: None,
         warnings: Vec::new(),
     })

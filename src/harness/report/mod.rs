@@ -4,8 +4,11 @@
 //! `clip_benchmark`'s fields under its names and in its units (shares of 1), so its tools read the file; the rest is our
 //! own. `markdown` and `html` render the same structure for people and add nothing to it.
 
+mod figures;
 mod html;
 mod markdown;
+#[cfg(test)]
+mod sample;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -58,6 +61,12 @@ pub struct Report {
     pub tasks: Vec<Task>,
     /// Against the reference; none without one.
     pub parity: Option<Parity>,
+    /// Where the loss comes from; none unless it was asked for.
+    #[serde(default)]
+    pub stages: Option<Stages>,
+    /// The device that embedded the pictures; none when this program did.
+    #[serde(default)]
+    pub device: Option<Device>,
     /// The verdict; none when no gate applied.
     pub gates: Option<Gates>,
     /// What is odd about data or reference but does not forbid a verdict.
@@ -308,6 +317,72 @@ pub struct Misplaced {
     pub fits_cosine: f64,
 }
 
+/// Where the loss comes from: one stage of the way from file to embedding exchanged at a time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Stages {
+    /// Pictures that every stage ran on.
+    pub images: usize,
+    /// The metric that each stage was measured by; none for a task without.
+    pub metric: Option<String>,
+    /// The reference's, on these pictures.
+    pub reference: Option<f64>,
+    /// The stages in order.
+    pub rows: Vec<StageRow>,
+}
+
+/// One stage.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StageRow {
+    /// Its name.
+    pub stage: String,
+    /// What it is.
+    pub what: String,
+    /// Of its embeddings with the reference's.
+    pub cosine: Option<Cosines>,
+    /// Of [`Stages::metric`], a share of 1.
+    pub value: Option<f64>,
+    /// Why it could not be run; none when it was.
+    pub absent: Option<String>,
+}
+
+/// A running remoteclipd that embedded the pictures.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Device {
+    /// Its topics' beginning, kernel and version.
+    pub engine: String,
+    /// Pictures sent.
+    pub sent: usize,
+    /// Pictures answered in time.
+    pub answered: usize,
+    /// Pictures without an answer, by name.
+    pub missing: Vec<String>,
+    /// Pictures whose answer came too late, by name.
+    pub late: Vec<String>,
+    /// Milliseconds from a frame's arrival to its result, on the device: median, 99th percentile, largest.
+    pub latency_ms: [f64; 3],
+}
+
+impl Device {
+    /// Whether every picture was answered in time.
+    pub fn answered_all(&self) -> bool {
+        self.missing.is_empty() && self.late.is_empty()
+    }
+
+    /// The same as gates, so that they stand among the others.
+    pub fn verdicts(&self) -> [Verdict; 2] {
+        [("missing answers", &self.missing), ("late answers", &self.late)].map(|(what, names)| Verdict {
+            gate: "device".to_owned(),
+            what: what.to_owned(),
+            measured: names.len() as f64,
+            required: 0.0,
+            at_most: true,
+            passed: names.is_empty(),
+            short_by: names.len() as f64,
+            images: names.iter().take(10).cloned().collect(),
+        })
+    }
+}
+
 /// The verdict.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Gates {
@@ -362,6 +437,12 @@ impl Report {
             written(&path, std::fs::write(&path, text))?;
         }
         Ok(())
+    }
+
+    /// Whether nothing failed: no gate, and no answer of a device.
+    pub fn passed(&self) -> bool {
+        let gates = self.gates.as_ref().is_none_or(|gates| gates.passed);
+        gates && self.device.as_ref().is_none_or(Device::answered_all)
     }
 
     /// The metric of this name, in any task.
