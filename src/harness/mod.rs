@@ -6,6 +6,7 @@
 
 pub mod bootstrap;
 mod cache;
+pub mod calibrate;
 pub mod dataset;
 pub mod embed;
 pub mod embeddings;

@@ -1,4 +1,4 @@
-//! A folder per class: `<class>/<picture>`.
+//! A folder per class: `<class>/<picture>`; or a folder of pictures that are not sorted.
 
 use std::path::Path;
 
@@ -12,7 +12,17 @@ const TRAIN_TENTHS: usize = 8;
 /// The pictures of one split, or all of them.
 pub(super) fn read(root: &Path, split: Option<&str>) -> Result<Vec<Entry>, HarnessError> {
     let mut entries = Vec::new();
-    for class in names(root, |path| path.is_dir())? {
+    let classes = names(root, |path| path.is_dir())?;
+    if classes.is_empty() {
+        let pictures = names(root, |path| path.is_file())?.into_iter().filter(|name| is_picture(name));
+        return match split {
+            None => Ok(pictures.map(|file| Entry { file, ..Entry::default() }).collect()),
+            Some(other) => {
+                Err(HarnessError::Form(format!("--split {other}: a folder without a folder per class has none")))
+            }
+        };
+    }
+    for class in classes {
         let pictures = names(&root.join(&class), |path| path.is_file())?;
         let pictures: Vec<_> = pictures.into_iter().filter(|name| is_picture(name)).collect();
         let train = pictures.len() * TRAIN_TENTHS / 10;
@@ -61,6 +71,14 @@ mod tests {
         let data = read(folder.path(), None, None).unwrap();
         assert_eq!(data.files, ["a/1.png", "b/10.jpg", "b/2.JPG"]);
         assert_eq!((data.classes, data.labels), (vec!["a".to_owned(), "b".to_owned()], vec![0, 1, 1]));
+    }
+
+    #[test]
+    fn pictures_that_are_not_sorted_have_no_class_and_no_split() {
+        let folder = folder_of(&["b.jpg", "a.png", "readme.txt"]);
+        let data = read(folder.path(), None, None).unwrap();
+        assert_eq!((data.files, data.classes.len()), (vec!["a.png".to_owned(), "b.jpg".to_owned()], 0));
+        assert!(read(folder.path(), None, Some("test")).unwrap_err().contains("--split test"));
     }
 
     #[test]
