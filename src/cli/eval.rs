@@ -1,7 +1,9 @@
 //! `remoteclipd eval`: measure a bundle on a data set, against its full-precision reference, and judge it.
 
+mod stages;
 mod subject;
 mod table;
+mod via;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -103,11 +105,15 @@ pub(super) struct Args {
     /// Resamples of the bootstrap; 0 for no intervals
     #[arg(long, value_name = "N", default_value_t = Bootstrap::default().resamples)]
     resamples: usize,
+    #[command(flatten)]
+    stages: stages::StageArgs,
+    #[command(flatten)]
+    via: via::ViaArgs,
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
     match evaluated(args) {
-        Ok(report) if report.gates.as_ref().is_none_or(|gates| gates.passed) => ExitCode::SUCCESS,
+        Ok(report) if report.passed() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(FAILED),
         Err(error) => {
             eprintln!("remoteclipd: {}", super::sentence(&error));
@@ -153,7 +159,15 @@ fn evaluated(args: &Args) -> anyhow::Result<Report> {
     let reference = reference.as_ref().map(|test| Side { test, train: train_reference.as_ref() });
     let mut report = evaluate::evaluate(&plan, ours, reference)?;
     report.warnings = subject.warnings;
+    report.device = subject.device;
+    if let (true, Some((bundle, data)), Some(reference)) = (args.stages.stages, &subject.pictures, &reference) {
+        report.stages = Some(args.stages.run(bundle, data, &plan, &subject.set, reference.test)?);
+    }
     report.gates = gates.map(|gates| gates.judge(&report)).transpose()?.flatten();
+    if let (Some(gates), Some(device)) = (&mut report.gates, &report.device) {
+        gates.passed &= device.answered_all();
+        gates.verdicts.extend(device.verdicts());
+    }
     anyhow::ensure!(
         report.gates.is_some() || (args.gates.is_none() && args.tier.is_none()),
         "the gates compare nothing: give --reference, or a [[floor]] for data set \"{}\"",

@@ -182,6 +182,27 @@ impl EmbeddingSet {
         tensors::write(path, &tensors, &metadata)
     }
 
+    /// The side of these pictures alone, in this order; captions of others are left out.
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let place: HashMap<usize, usize> = rows.iter().enumerate().map(|(place, row)| (*row, place)).collect();
+        let kept: Vec<usize> = (0..self.captions.image.len())
+            .filter(|caption| place.contains_key(&self.captions.image[*caption]))
+            .collect();
+        let captions = Captions {
+            texts: some(&self.captions.texts, &kept),
+            embeddings: self.captions.embeddings.select(&kept),
+            image: kept.iter().map(|caption| place[&self.captions.image[*caption]]).collect(),
+        };
+        Self {
+            files: some(&self.files, rows),
+            image_sha256: some(&self.image_sha256, rows),
+            labels: some(&self.labels, rows),
+            images: if self.images.is_empty() { Matrix::default() } else { self.images.select(rows) },
+            captions,
+            ..self.clone()
+        }
+    }
+
     /// A picture's name.
     pub fn name(&self, row: usize) -> String {
         self.files.get(row).cloned().unwrap_or_else(|| format!("row {row}"))
@@ -237,6 +258,11 @@ impl EmbeddingSet {
         self.metadata.remove("prompts_sha256");
         Ok(())
     }
+}
+
+/// These entries of a list; of a list that is not known, none.
+fn some<T: Clone>(list: &[T], places: &[usize]) -> Vec<T> {
+    places.iter().filter_map(|place| list.get(*place).cloned()).collect()
 }
 
 fn is_fact(text: &str) -> bool {
@@ -315,6 +341,25 @@ mod tests {
             let computed = hex::encode(Sha256::digest(python_json(&set.sentences().unwrap())));
             assert_eq!(set.metadata["prompts_sha256"], computed);
         }
+    }
+
+    #[test]
+    fn a_selection_takes_its_captions_along() {
+        let set = EmbeddingSet {
+            files: ["a", "b", "c"].map(str::to_owned).to_vec(),
+            images: Matrix::new(1, vec![1.0, 2.0, 3.0]),
+            labels: vec![0, 1, 2],
+            captions: Captions {
+                embeddings: Matrix::new(1, vec![5.0, 6.0, 7.0]),
+                image: vec![0, 2, 1],
+                texts: Vec::new(),
+            },
+            ..EmbeddingSet::default()
+        };
+        let part = set.select(&[2, 0]);
+        assert_eq!((part.files, part.labels), (vec!["c".to_owned(), "a".to_owned()], vec![2, 0]));
+        assert_eq!(part.images, Matrix::new(1, vec![3.0, 1.0]));
+        assert_eq!((part.captions.image, part.captions.embeddings), (vec![1, 0], Matrix::new(1, vec![5.0, 6.0])));
     }
 
     #[test]

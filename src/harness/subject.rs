@@ -44,18 +44,32 @@ pub fn measure(
     wording: &Wording,
     options: &embed::Options,
 ) -> Result<EmbeddingSet, HarnessError> {
+    // Texts first: a prompt that is too long should not be told after an hour of pictures.
+    let words = words(bundle, data, wording)?;
+    let embedded = embed::embed(bundle, data, options)?;
+    if embedded.cached > 0 {
+        log::info!("{} of {} pictures were embedded before", embedded.cached, data.files.len());
+    }
+    Ok(with_pictures(words, embedded))
+}
+
+/// All of a data set's side but the pictures' embeddings.
+///
+/// # Errors
+/// [`HarnessError`] naming the sentence or the file.
+pub fn words(bundle: &Bundle, data: &DataSet, wording: &Wording) -> Result<EmbeddingSet, HarnessError> {
     let tower = TextTower::load(bundle)?;
     let width = bundle.manifest().model.embed_dim;
-    // Texts first: a prompt that is too long should not be told after an hour of pictures.
     let mut set = prompts(&tower, data, wording, width)?;
     let (sentences, image): (Vec<String>, Vec<usize>) = data.captions.iter().cloned().unzip();
     let embeddings = Matrix::of_rows(width, tower.embed(&sentences)?);
     set.captions = Captions { texts: sentences, embeddings, image };
-    let Embedded { images, sha256, cached } = embed::embed(bundle, data, options)?;
-    if cached > 0 {
-        log::info!("{cached} of {} pictures were embedded before", data.files.len());
-    }
-    Ok(EmbeddingSet { images, image_sha256: sha256, files: data.files.clone(), metadata: facts(bundle), ..set })
+    Ok(EmbeddingSet { files: data.files.clone(), metadata: facts(bundle), ..set })
+}
+
+/// A side with its pictures' embeddings, in the order of its files.
+pub fn with_pictures(words: EmbeddingSet, embedded: Embedded) -> EmbeddingSet {
+    EmbeddingSet { images: embedded.images, image_sha256: embedded.sha256, ..words }
 }
 
 /// Classes, words and their vectors.

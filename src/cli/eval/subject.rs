@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::Args;
+use super::{Args, via};
 use crate::bundle::Bundle;
 use crate::decide::Decider;
 use crate::harness::dataset::{DataSet, Source};
@@ -13,6 +13,7 @@ use crate::harness::embed;
 use crate::harness::embeddings::EmbeddingSet;
 use crate::harness::evaluate::TaskKind;
 use crate::harness::metrics::counting;
+use crate::harness::report::Device;
 use crate::harness::subject::{self, TEMPLATE, Wording};
 use crate::prompts;
 use crate::prompts::pack::Pack;
@@ -32,6 +33,9 @@ pub(super) struct Subject {
     pub logit_scale: f32,
     pub decider: Option<Decider>,
     pub warnings: Vec<String>,
+    /// What the pictures came from; none for embeddings from a file.
+    pub pictures: Option<(Bundle, DataSet)>,
+    pub device: Option<Device>,
 }
 
 /// Embeddings from a file.
@@ -53,6 +57,8 @@ pub(super) fn from_file(args: &Args, path: &Path) -> anyhow::Result<Subject> {
         root: None,
         logit_scale: scale,
         warnings: Vec::new(),
+        pictures: None,
+        device: None,
     })
 }
 
@@ -72,7 +78,14 @@ pub(super) fn from_bundle(args: &Args, reference: Option<&EmbeddingSet>) -> anyh
         cache: if args.no_cache { None } else { args.cache.clone().or_else(embed::default_cache) },
         progress: true,
     };
-    let set = subject::measure(&bundle, &data, &wording, &options)?;
+    let (set, device) = match args.via.options()? {
+        None => (subject::measure(&bundle, &data, &wording, &options)?, None),
+        Some(via) => {
+            let words = subject::words(&bundle, &data, &wording)?;
+            let (set, device) = via::measure(&bundle, &data, &words, &via)?;
+            (set, Some(device))
+        }
+    };
     let train = match &args.train_split {
         None => None,
         Some(_) => {
@@ -86,12 +99,14 @@ pub(super) fn from_bundle(args: &Args, reference: Option<&EmbeddingSet>) -> anyh
     Ok(Subject {
         set,
         train,
-        dataset: data.name,
-        split: data.split,
-        root: Some(data.root),
+        dataset: data.name.clone(),
+        split: data.split.clone(),
+        root: Some(data.root.clone()),
         logit_scale: bundle.manifest().model.logit_scale,
         decider,
         warnings,
+        pictures: Some((bundle, data)),
+        device,
     })
 }
 

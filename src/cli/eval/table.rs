@@ -1,6 +1,6 @@
 //! A report on the terminal.
 
-use crate::harness::report::{Report, Verdict};
+use crate::harness::report::{Report, Stages, Verdict};
 
 /// The report in a screenful.
 pub(super) fn print(report: &Report) {
@@ -23,6 +23,14 @@ pub(super) fn print(report: &Report) {
             println!("  {:<26} {:>9} {reference:>10} {ratio:>8}  {interval}", metric.name, figure(metric.value));
         }
     }
+    if let Some(stages) = &report.stages {
+        print_stages(stages);
+    }
+    if let Some(device) = &report.device {
+        let [median, p99, max] = device.latency_ms;
+        println!("\n{}: {} of {} answered in time", device.engine, device.answered, device.sent);
+        println!("latency    median {median:.1} ms, p99 {p99:.1}, largest {max:.1}");
+    }
     let Some(parity) = &report.parity else { return };
     let cosine = &parity.cosine;
     println!("\ncosine     mean {:.5}, p1 {:.5}, least {:.5}", cosine.mean, cosine.p1, cosine.min);
@@ -37,10 +45,39 @@ pub(super) fn print(report: &Report) {
     }
 }
 
+fn print_stages(stages: &Stages) {
+    let metric = stages.metric.as_deref().unwrap_or("");
+    println!(
+        "\n{:<12} {:>9} {:>9} {:>9} {metric:>10}   on {} pictures",
+        "stage", "cosine", "p1", "least", stages.images
+    );
+    let percent = |share: Option<f64>| share.map_or("–".to_owned(), |share| format!("{:.2} %", share * 100.0));
+    println!("{:<12} {:>9} {:>9} {:>9} {:>10}", "reference", 1, 1, 1, percent(stages.reference));
+    for row in &stages.rows {
+        match (&row.cosine, &row.absent) {
+            (Some(cosine), None) => println!(
+                "{:<12} {:>9.5} {:>9.5} {:>9.5} {:>10}   {}",
+                row.stage,
+                cosine.mean,
+                cosine.p1,
+                cosine.min,
+                percent(row.value),
+                row.what
+            ),
+            (_, reason) => println!("{:<12} absent: {}", row.stage, reason.as_deref().unwrap_or("no pictures")),
+        }
+    }
+}
+
 /// Warnings and verdict, on standard error, so that `--json` stays JSON.
 pub(super) fn tell(report: &Report) {
     for warning in &report.warnings {
         eprintln!("remoteclipd: {warning}");
+    }
+    if report.gates.is_none() {
+        // With gates these stand among them.
+        let verdicts = report.device.iter().flat_map(|device| device.verdicts());
+        verdicts.filter(|verdict| !verdict.passed).for_each(|verdict| eprintln!("FAILED: {}", verdict.sentence()));
     }
     let Some(gates) = &report.gates else { return };
     let failed: Vec<&Verdict> = gates.verdicts.iter().filter(|verdict| !verdict.passed).collect();
