@@ -19,7 +19,7 @@ pub(super) struct StageArgs {
     #[arg(long, value_name = "N", default_value_t = 200, requires = "stages")]
     stages_images: usize,
     /// Python with models/tools/requirements-light.txt, for the stages in Pillow and onnxruntime
-    #[arg(long, value_name = "PYTHON", default_value = "python3", env = "REMOTECLIPD_PYTHON", requires = "stages")]
+    #[arg(long, value_name = "PYTHON", default_value = "python3", env = "REMOTECLIPD_PYTHON")]
     stages_python: PathBuf,
     /// Another build of this program, such as one for aarch64
     #[arg(long, value_name = "PROGRAM", requires = "stages")]
