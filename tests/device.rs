@@ -91,7 +91,7 @@ fn a_picture_without_an_answer_is_named_and_fails() {
     let data = data(folder.path());
     std::fs::write(data.join("river/broken.jpg"), "no picture").unwrap();
     let (_daemon, frames, via) = daemon(folder.path(), &broker, true);
-    let args = ["--via", &via, "--via-folder", text(&frames), "--via-patience", "2"];
+    let args = ["--via", &via, "--via-folder", text(&frames), "--via-patience", "10"];
     let output = eval(folder.path(), &data, &args);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let report = report(&output);
@@ -203,7 +203,7 @@ fn a_late_answer_is_told_from_a_missing_one_and_both_fail() {
         std::thread::sleep(Duration::from_secs(1));
     });
     let via = format!("mqtt://127.0.0.1:{}/scripted", broker.port);
-    let output = eval(folder.path(), &data, &["--via", &via, "--via-folder", text(&frames), "--via-patience", "1.5"]);
+    let output = eval(folder.path(), &data, &["--via", &via, "--via-folder", text(&frames), "--via-patience", "3"]);
     device.join().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let device = &report(&output)["device"];
