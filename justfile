@@ -25,3 +25,10 @@ test-models:
     python3 -m venv target/models-venv
     target/models-venv/bin/pip install -q -r models/tools/requirements.txt
     target/models-venv/bin/pytest models/tools/tests
+
+# Our metrics against PyPI's clip_benchmark, in a virtual environment with torch (several GB)
+test-metrics:
+    python3 -m venv target/metrics-venv
+    target/metrics-venv/bin/pip install -q -r tests/peer_metrics.txt
+    target/metrics-venv/bin/pip install -q --no-deps clip-benchmark==1.6.2
+    REMOTECLIPD_PYTHON=target/metrics-venv/bin/python cargo test --test eval metrics_are_clip_benchmarks -- --nocapture

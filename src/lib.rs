@@ -8,7 +8,8 @@
 //!            bundle     prompts
 //! ```
 //!
-//! `daemon` runs that walk, `config` says how, `cli` is how a person starts it.
+//! `daemon` runs that walk, `config` says how, `cli` is how a person starts it; `explain` asks the same rooms why, `harness`
+//! walks the same way over data sets.
 
 pub mod bundle;
 pub mod camera;
@@ -16,6 +17,9 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod decide;
+pub mod explain;
+#[cfg(feature = "host")]
+pub mod harness;
 pub mod prompts;
 pub mod publish;
 pub mod vision;

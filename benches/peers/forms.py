@@ -4,36 +4,16 @@ Promises: `f32.onnx` computes what the weights say, in float32; the others are w
 and activations int8. Static scales come from the calibration pictures given, which no figure is measured on.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-
-def dequantise(source: Path, target: Path) -> None:
-    """Each constant behind a DequantizeLinear becomes a float32 constant of the node's name."""
-    model = onnx.load(source)
-    graph = model.graph
-    constants = {t.name: t for t in graph.initializer}
-    kept = []
-    for node in graph.node:
-        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
-            kept.append(node)
-            continue
-        values, scale = (numpy_helper.to_array(constants[name]) for name in node.input[:2])
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
-        shape = [-1 if i == axis else 1 for i in range(values.ndim)] if scale.ndim else []
-        graph.initializer.append(numpy_helper.from_array(values.astype(np.float32) * scale.reshape(shape), node.output[0]))
-    del graph.node[:]
-    graph.node.extend(kept)
-    used = {name for node in kept for name in node.input}
-    unused = [t for t in graph.initializer if t.name not in used]
-    for tensor in unused:
-        graph.initializer.remove(tensor)
-    onnx.save(model, target)
+sys.path.insert(0, str(Path(__file__).parents[2] / "models/tools"))
+from quantise import dequantise  # noqa: E402  (the project's own tool, where it lies)
 
 
 class _Reader(CalibrationDataReader):
@@ -49,7 +29,9 @@ def make(bundle: Path, folder: Path, calibration: np.ndarray) -> dict[str, Path]
     folder.mkdir(parents=True, exist_ok=True)
     forms = {name: folder / f"{name}.onnx" for name in ("f32", "dynamic", "static_u8s8", "static_s8s8")}
     if not forms["f32"].exists():
-        dequantise(bundle / "image.onnx", forms["f32"])
+        model = onnx.load(bundle / "image.onnx")
+        dequantise(model)
+        onnx.save(model, forms["f32"])
     prepared = folder / "prepared.onnx"
     if not prepared.exists():
         quant_pre_process(str(forms["f32"]), str(prepared), skip_symbolic_shape=True)

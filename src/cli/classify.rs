@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use serde::Serialize;
 
-use super::model::{BundleArgs, PackArgs};
+use super::model::{BundleArgs, PromptArgs};
 use crate::bundle::Bundle;
 use crate::camera::Picture;
 use crate::decide::{Decider, LabelScore, Scores};
 use crate::publish::ScorePayload;
-use crate::vision::{EncoderOptions, Limits, Timings, Vision};
+use crate::vision::{Embedded, EncoderOptions, Limits, Timings, Vision};
 
 /// Options of `classify`.
 #[derive(Debug, clap::Args)]
@@ -26,10 +26,13 @@ pub(super) struct Args {
     /// How many scores to print
     #[arg(long, value_name = "N", default_value_t = 5)]
     top: usize,
+    /// With --json: also the embedding, a unit vector
+    #[arg(long, requires = "json")]
+    embedding: bool,
     #[command(flatten)]
     bundle: BundleArgs,
     #[command(flatten)]
-    pack: PackArgs,
+    prompts: PromptArgs,
 }
 
 /// One image as JSON.
@@ -43,6 +46,8 @@ struct Line<'a> {
     latency_ms: Latency,
     model: &'a str,
     prompts: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding: Option<&'a [f32]>,
 }
 
 #[derive(Serialize)]
@@ -54,19 +59,19 @@ struct Latency {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let bundle = args.bundle.open()?;
-    let pack = args.pack.read()?;
-    pack.fits(&bundle.manifest().name, &bundle.text_id())?;
+    let pack = args.prompts.read(&bundle)?;
     let mut vision = Vision::load(&bundle, Limits::default(), &EncoderOptions::default())?;
     let decider = Decider::new(pack, bundle.manifest().model.logit_scale);
     let mut code = ExitCode::SUCCESS;
     let mut out = std::io::stdout().lock();
     for image in &args.images {
         match classify(image, &mut vision, &decider) {
-            Ok((scores, timings)) if args.json => {
-                let line = line(image, &scores, timings, args.top, &bundle, &decider);
+            Ok((scores, Embedded { vector, timings })) if args.json => {
+                let embedding = args.embedding.then_some(&vector[..]);
+                let line = Line { embedding, ..line(image, &scores, timings, args.top, &bundle, &decider) };
                 writeln!(out, "{}", serde_json::to_string(&line)?)?;
             }
-            Ok((scores, timings)) => print(&mut out, image, &scores, timings, args.top, &decider)?,
+            Ok((scores, embedded)) => print(&mut out, image, &scores, embedded.timings, args.top, &decider)?,
             // One bad file must not cost the others their answer.
             Err(error) => {
                 eprintln!("remoteclipd: {}: {}", image.display(), super::sentence(&error));
@@ -77,10 +82,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-fn classify(path: &Path, vision: &mut Vision, decider: &Decider) -> anyhow::Result<(Scores, Timings)> {
+fn classify(path: &Path, vision: &mut Vision, decider: &Decider) -> anyhow::Result<(Scores, Embedded)> {
     let bytes = std::fs::read(path).context("cannot read the file")?;
     let embedded = vision.embed(&Picture::Encoded(bytes))?;
-    Ok((decider.score(&embedded.vector)?, embedded.timings))
+    Ok((decider.score(&embedded.vector)?, embedded))
 }
 
 fn name<'a>(decider: &'a Decider, score: &LabelScore) -> &'a str {
@@ -106,6 +111,7 @@ fn line<'a>(
         latency_ms: Latency { decode: ms(timings.decode), resize: ms(timings.resize), encode: ms(timings.encode) },
         model: bundle.id(),
         prompts: decider.pack().id(),
+        embedding: None,
     }
 }
 

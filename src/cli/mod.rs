@@ -1,10 +1,15 @@
 //! The command line: one file a subcommand, each with its `Args` and its `run`.
 
 mod bench;
+#[cfg(feature = "host")]
+mod calibrate;
 mod check;
 mod classify;
 #[cfg(feature = "host")]
 mod demo;
+#[cfg(feature = "host")]
+mod eval;
+mod explain;
 mod model;
 mod prompts;
 mod run;
@@ -27,6 +32,11 @@ enum Command {
     Run(run::Args),
     /// Classify image files and print the result
     Classify(classify::Args),
+    /// Tell why a picture is tagged, or is not, and draw where in it a label is seen
+    Explain(explain::Args),
+    /// Find thresholds from one's own pictures, for a wanted precision or rate of false alarms
+    #[cfg(feature = "host")]
+    Calibrate(calibrate::Args),
     /// Check config, bundle, prompts and camera without publishing anything
     Check(check::Args),
     /// Look at prompt packs
@@ -35,6 +45,9 @@ enum Command {
     /// Fly the simulated camera against a broker of its own and print what a subscriber receives
     #[cfg(feature = "host")]
     Demo(demo::Args),
+    /// Measure a bundle on a data set against its full-precision reference
+    #[cfg(feature = "host")]
+    Eval(Box<eval::Args>),
     /// Measure each stage on this machine
     Bench(bench::Args),
 }
@@ -58,10 +71,15 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(&args),
             Command::Classify(args) => classify::run(&args),
+            Command::Explain(args) => explain::run(&args),
+            #[cfg(feature = "host")]
+            Command::Calibrate(args) => calibrate::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Prompts(command) => prompts::run(&command),
             #[cfg(feature = "host")]
             Command::Demo(args) => demo::run(&args),
+            #[cfg(feature = "host")]
+            Command::Eval(args) => Ok(eval::run(&args)),
             Command::Bench(args) => bench::run(&args),
         }
     }

@@ -22,6 +22,44 @@ pub(super) struct PackArgs {
     pub pack: Option<PathBuf>,
 }
 
+/// Which prompts, for a bundle that is at hand.
+#[derive(Debug, clap::Args)]
+pub(super) struct PromptArgs {
+    #[command(flatten)]
+    pack: PackArgs,
+    /// Prompt set (TOML) to compile and use, so that a change can be tried without a build
+    #[cfg(feature = "host")]
+    #[arg(long, value_name = "SET", conflicts_with = "pack")]
+    prompts: Option<PathBuf>,
+}
+
+impl PromptArgs {
+    /// The pack, made for `bundle`.
+    pub fn read(&self, bundle: &Bundle) -> anyhow::Result<Pack> {
+        #[cfg(feature = "host")]
+        if let Some(path) = &self.prompts {
+            return compile(path, bundle);
+        }
+        let pack = self.pack.read()?;
+        pack.fits(&bundle.manifest().name, &bundle.text_id())?;
+        Ok(pack)
+    }
+}
+
+/// Embeds a prompt set with the bundle's text tower, as the build script does.
+#[cfg(feature = "host")]
+pub(super) fn compile(path: &std::path::Path, bundle: &Bundle) -> anyhow::Result<Pack> {
+    let set = prompts::set::PromptSet::read(path)?;
+    let tower = prompts::text::TextTower::load(bundle)?;
+    for word in tower.unknown_words(&set) {
+        log::warn!(
+            "{}: the model never saw the word \"{word}\"; a prompt that rests on it means nothing",
+            path.display()
+        );
+    }
+    Ok(tower.compile(&set)?)
+}
+
 impl BundleArgs {
     pub fn open(&self) -> anyhow::Result<Bundle> {
         Ok(Bundle::open(&self.bundle)?)

@@ -34,6 +34,8 @@ pub struct Config {
     pub pack: Option<PathBuf>,
     /// How many scores a result carries.
     pub top_k: usize,
+    /// Whether each result is followed by its embedding.
+    pub embeddings: bool,
     /// The broker.
     pub mqtt: MqttConfig,
     /// How often `health` is published.
@@ -128,6 +130,7 @@ impl Config {
             limits,
             pack: raw.prompts.pack,
             top_k: raw.decide.top_k,
+            embeddings: raw.publish.embedding,
             mqtt: mqtt(raw.mqtt, &vehicle)?,
             health_interval: seconds("health.interval_s", raw.health.interval_s)?,
             vehicle,

@@ -16,6 +16,8 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub decide: RawDecide,
     #[serde(default)]
+    pub publish: RawPublish,
+    #[serde(default)]
     pub mqtt: RawMqtt,
     #[serde(default)]
     pub health: RawHealth,
@@ -121,6 +123,13 @@ impl Default for RawDecide {
     fn default() -> Self {
         Self { top_k: 5 }
     }
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPublish {
+    /// Follow each result with its embedding.
+    pub embedding: bool,
 }
 
 #[derive(Serialize, Deserialize)]

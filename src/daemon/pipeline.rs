@@ -118,8 +118,10 @@ impl Classifier {
             Err(error) => return fail(shared, "scoring", &error),
         };
         let changes = self.tags.update(&scores.labels);
-        let classified = Classified { frame, scores: &scores, timings: embedded.timings };
-        shared.link.publish(self.reporter.result(&classified, &self.tags, &self.decider));
+        let classified = Classified { frame, vector: &embedded.vector, scores: &scores, timings: embedded.timings };
+        let (result, embedding) = self.reporter.result(&classified, &self.tags, &self.decider);
+        shared.link.publish(result);
+        embedding.into_iter().for_each(|embedding| shared.link.publish(embedding));
         for change in changes {
             for message in self.reporter.change(&classified, change, &self.decider) {
                 shared.link.publish(message);

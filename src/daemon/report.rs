@@ -11,8 +11,8 @@ use super::vitals;
 use crate::camera::Frame;
 use crate::decide::{Change, Decider, Scores, Tags, Transition};
 use crate::publish::{
-    EventPayload, Head, HealthPayload, Latency, LinkStats, Message, ModelName, PromptsName, ResultPayload,
-    ScorePayload, StatePayload, StatusPayload, Topics, Urgency, short, to_json,
+    EmbeddingPayload, EventPayload, Head, HealthPayload, Int8Vector, Latency, LinkStats, Message, ModelName,
+    PromptsName, ResultPayload, ScorePayload, StatePayload, StatusPayload, Topics, Urgency, short, to_json,
 };
 use crate::vision::Timings;
 
@@ -23,23 +23,27 @@ pub(super) struct Reporter {
     pub model: ModelName,
     pub prompts: PromptsName,
     pub top_k: usize,
+    /// Whether each result is followed by its embedding.
+    pub embeddings: bool,
 }
 
 /// A frame with everything found out about it.
 pub(super) struct Classified<'a> {
     pub frame: &'a Frame,
+    pub vector: &'a [f32],
     pub scores: &'a Scores,
     pub timings: Timings,
 }
 
 impl Reporter {
-    pub fn result(&self, classified: &Classified<'_>, tags: &Tags, decider: &Decider) -> Message {
+    /// The frame's result, and its embedding where that is wanted.
+    pub fn result(&self, classified: &Classified<'_>, tags: &Tags, decider: &Decider) -> (Message, Option<Message>) {
         let labels = &decider.pack().header().labels;
         let score = |ranked: &crate::decide::LabelScore| ScorePayload {
             label: labels[ranked.label].name.clone(),
             score: ranked.score,
         };
-        let Classified { frame, scores, timings } = classified;
+        let Classified { frame, vector, scores, timings } = classified;
         let payload = ResultPayload {
             head: self.head("remoteclip.result/1", frame),
             label: scores.top().map(|top| labels[top.label].name.clone()),
@@ -50,7 +54,22 @@ impl Reporter {
             latency_ms: latency(frame, timings),
             position: None,
         };
-        Message { topic: self.topics.result(), payload: payload.to_bounded_json(), urgency: Urgency::Now }
+        let embedding = self.embeddings.then(|| self.embedding(&payload.head, vector));
+        let result = Message { topic: self.topics.result(), payload: payload.to_bounded_json(), urgency: Urgency::Now };
+        (result, embedding)
+    }
+
+    /// The embedding of the frame whose result has this head.
+    fn embedding(&self, head: &Head, vector: &[f32]) -> Message {
+        let payload = EmbeddingPayload {
+            schema: "remoteclip.embedding/1".to_owned(),
+            result_id: head.id.clone(),
+            captured_at: head.captured_at,
+            frame: head.frame.clone(),
+            model: head.model.clone(),
+            vector: Int8Vector::of(vector),
+        };
+        Message { topic: self.topics.embedding(), payload: to_json(&payload), urgency: Urgency::Now }
     }
 
     /// The event of a change and the retained state it leaves.

@@ -94,6 +94,7 @@ impl Prepared {
                 labels: header.labels.iter().map(|label| label.name.clone()).collect(),
             },
             top_k: self.config.top_k,
+            embeddings: self.config.embeddings,
         }
     }
 }

@@ -22,6 +22,10 @@ pub struct Scores {
     pub cosines: Vec<f32>,
     /// The share of all background texts together.
     pub background: f32,
+    /// The share of each background text, in the pack's order.
+    pub background_shares: Vec<f32>,
+    /// The cosine a background text, in the pack's order.
+    pub background_cosines: Vec<f32>,
 }
 
 /// A label's place in the pack and its score.
@@ -61,9 +65,15 @@ impl Decider {
         let total: f32 = labels.iter().sum();
         labels.iter_mut().for_each(|value| *value /= total);
         let count = self.pack.header().labels.len();
-        let background = labels.split_off(count).iter().sum();
-        cosines.truncate(count);
-        Ok(Scores { labels, cosines, background })
+        let background_shares = labels.split_off(count);
+        let background_cosines = cosines.split_off(count);
+        Ok(Scores {
+            background: background_shares.iter().sum(),
+            labels,
+            cosines,
+            background_shares,
+            background_cosines,
+        })
     }
 }
 

@@ -69,12 +69,17 @@ fn default_templates() -> Vec<String> {
     vec!["a satellite photo of {}.".to_owned()]
 }
 
+/// The threshold where a set states none.
+pub const DEFAULT_THRESHOLD: f32 = 0.5;
+/// The hysteresis where a set states none.
+pub const DEFAULT_HYSTERESIS: f32 = 0.15;
+
 fn default_threshold() -> f32 {
-    0.5
+    DEFAULT_THRESHOLD
 }
 
 fn default_hysteresis() -> f32 {
-    0.15
+    DEFAULT_HYSTERESIS
 }
 
 impl PromptSet {
@@ -88,7 +93,10 @@ impl PromptSet {
     }
 
     /// Parses and validates the text of a prompt set; the error names field and cure.
-    fn parse(text: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// The field and the cure.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let raw: RawSet = toml::from_str(text).map_err(|error| error.to_string())?;
         if raw.label.is_empty() {
             return Err("the set has no labels; add at least one [[label]] with a name".to_owned());
@@ -121,8 +129,13 @@ impl PromptSet {
 
     /// A text in every template: the sentences whose embeddings are averaged.
     pub fn sentences(&self, text: &str) -> Vec<String> {
-        self.templates.iter().map(|template| template.replace(PLACE, text)).collect()
+        sentences(&self.templates, text)
     }
+}
+
+/// A text in each of `templates`.
+pub fn sentences(templates: &[String], text: &str) -> Vec<String> {
+    templates.iter().map(|template| template.replace(PLACE, text)).collect()
 }
 
 impl RawLabel {

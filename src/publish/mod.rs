@@ -3,12 +3,14 @@
 //! Promise: publishing never blocks the classifying thread, whatever the broker or the radio does, and what could not be
 //! delivered is counted.
 
+mod embedding;
 mod link;
 mod password;
 mod payload;
 mod tls;
 mod topics;
 
+pub use embedding::{EmbeddingPayload, Int8Vector};
 pub use link::{Link, LinkError, LinkStats, Message, Urgency};
 pub use payload::{
     EventPayload, Head, HealthPayload, Latency, LatencySummary, MAX_PAYLOAD, ModelName, PromptsName, ResultPayload,

@@ -39,6 +39,11 @@ impl Topics {
         format!("{}/result", self.camera)
     }
 
+    /// One message a classified frame, if wanted: its embedding.
+    pub fn embedding(&self) -> String {
+        format!("{}/embedding", self.camera)
+    }
+
     /// One message a tag entered or left.
     pub fn event(&self) -> String {
         format!("{}/event", self.camera)

@@ -64,6 +64,20 @@ impl Encoder {
         encoder
     }
 
+    /// The same weights, dequantised, in tract's own f32 operators: for telling what int8 arithmetic costs. One square at a
+    /// time; four times the memory.
+    ///
+    /// # Errors
+    /// [`EncoderError::Load`] when the engine refuses the file.
+    pub fn load_f32(onnx: &Path, input: &InputSpec) -> Result<Self, EncoderError> {
+        let runtime = Self::runtime(&EncoderOptions::default())?;
+        tract_onnx::onnx()
+            .model_for_path(onnx)
+            .and_then(|model| Self::typed(model, input, 1)?.into_optimized())
+            .and_then(|model| Self::of(model, input, 1, runtime))
+            .map_err(|error| EncoderError::Load { path: onnx.to_owned(), reason: format!("{error:#}") })
+    }
+
     /// The same from a model in memory.
     #[cfg(test)]
     pub(super) fn from_proto(
@@ -86,8 +100,15 @@ impl Encoder {
 
     fn build(model: InferenceModel, input: &InputSpec, batch: usize, runtime: Arc<Runtime>) -> TractResult<Self> {
         let context = int8::rewrite::Context { runtime: runtime.clone(), mean: input.mean, std: input.std };
-        let model = model.with_input_fact(0, f32::fact([batch, 3, input.size, input.size]).into())?.into_typed()?;
-        let model = int8::rewrite::rewrite(context, model)?;
+        let model = int8::rewrite::rewrite(context, Self::typed(model, input, batch)?)?;
+        Self::of(model, input, batch, runtime)
+    }
+
+    fn typed(model: InferenceModel, input: &InputSpec, batch: usize) -> TractResult<TypedModel> {
+        model.with_input_fact(0, f32::fact([batch, 3, input.size, input.size]).into())?.into_typed()
+    }
+
+    fn of(model: TypedModel, input: &InputSpec, batch: usize, runtime: Arc<Runtime>) -> TractResult<Self> {
         let embed_dim = model.output_fact(0)?.shape.as_concrete().and_then(|shape| shape.last().copied());
         let embed_dim = embed_dim.context("the output has no fixed width")?;
         let macs = int8::rewrite::macs(&model)? / batch as u64;

@@ -36,7 +36,12 @@ pub fn shared_data(path: &str) -> Option<PathBuf> {
 
 /// The UC Merced photos, unpacked into a folder that lives as long as the answer.
 pub fn ucm() -> Option<TempDir> {
-    let tar = shared_data("ucm/ucm.tar")?;
+    unpacked("ucm")
+}
+
+/// A data set of the shared data, unpacked: its pictures lie in `<folder>/<name>`.
+pub fn unpacked(name: &str) -> Option<TempDir> {
+    let tar = shared_data(&format!("{name}/{name}.tar"))?;
     let folder = tempfile::tempdir().unwrap();
     let status = Command::new("tar").arg("xf").arg(tar).arg("-C").arg(folder.path()).status().unwrap();
     assert!(status.success());
