@@ -313,7 +313,8 @@ fn probes_counts_and_prompt_sets_are_measured() {
     {
         assert!((0.0..=1.0).contains(&metrics[name].as_f64().unwrap()), "{name}: {metrics}");
     }
-    assert!(metrics["knn_acc1"].as_f64().unwrap() > 0.9, "{metrics}");
+    // Twenty of twenty-three others vote: most of the voters are of other classes.
+    assert!(metrics["knn_acc1"].as_f64().unwrap() > 0.4, "{metrics}");
     // Four colours are told apart by any probe.
     assert!(metrics["lp_acc1"].as_f64().unwrap() > 0.9, "{metrics}");
 
