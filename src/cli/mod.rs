@@ -8,6 +8,8 @@ mod demo;
 mod model;
 mod prompts;
 mod run;
+#[cfg(feature = "host")]
+mod watch;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,9 @@ enum Command {
     /// Fly the simulated camera against a broker of its own and print what a subscriber receives
     #[cfg(feature = "host")]
     Demo(demo::Args),
+    /// Watch vehicles from the ground: state, tags, link quality, gaps
+    #[cfg(feature = "host")]
+    Watch(watch::Args),
     /// Measure each stage on this machine
     Bench(bench::Args),
 }
@@ -62,6 +67,8 @@ impl Cli {
             Command::Prompts(command) => prompts::run(&command),
             #[cfg(feature = "host")]
             Command::Demo(args) => demo::run(&args),
+            #[cfg(feature = "host")]
+            Command::Watch(args) => watch::run(&args),
             Command::Bench(args) => bench::run(&args),
         }
     }
