@@ -12,6 +12,10 @@ test *args:
 ci:
     .ci/run
 
+# A flapping link for ten minutes: nothing lost, memory and files flat
+soak seconds="600":
+    REMOTECLIPD_SOAK_S={{seconds}} cargo test --release --test delivery soak -- --nocapture
+
 lint:
     cargo fmt --check
     cargo clippy --all-targets -- -D warnings

@@ -128,7 +128,7 @@ fn check_finds_what_is_wrong_before_take_off() {
         let output = run(&[&["check", "--config", config.to_str().unwrap()], args].concat());
         (output.status.success(), stdout(&output))
     };
-    let good = "[vehicle]\nid = \"uav-1\"\n[camera.simulated]\n";
+    let good = &format!("[vehicle]\nid = \"uav-1\"\n[state]\npath = {:?}\n[camera.simulated]\n", folder.path());
     let (ready, said) = check(good, &[]);
     assert!(ready && said.contains("all is well"), "{said}");
     for (text, named) in [

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::bundle::Bundle;
-use crate::config::{Config, DEFAULT_PATH, MqttConfig};
+use crate::config::{Config, DEFAULT_PATH, MqttConfig, SpoolConfig};
 use crate::daemon::Prepared;
-use crate::publish::{Link, Message, Urgency};
+use crate::publish::spool::Spool;
+use crate::publish::{Credentials, Link, Message, Setup, Urgency};
 
 /// How long the broker may take to accept us.
 const BROKER_PATIENCE: Duration = Duration::from_secs(5);
@@ -39,6 +40,9 @@ fn checks(args: &Args) -> bool {
     };
     let mut all = report("bundle", Bundle::open(&config.bundle).and_then(verify_all), Clone::clone).is_some();
     let mqtt = config.mqtt.clone();
+    if let Some(path) = &config.spool.path {
+        all &= report("spool", Spool::check(path), Clone::clone).is_some();
+    }
     all &= report("camera, model and prompts", Prepared::new(config), |prepared| {
         let header = prepared.pack().header();
         format!(
@@ -86,7 +90,14 @@ fn connect(mqtt: &MqttConfig) -> anyhow::Result<String> {
     // A client id and a will of its own: a running daemon must not notice.
     let mqtt = MqttConfig { client_id: format!("{}-check", mqtt.client_id), ..mqtt.clone() };
     let will = Message { topic: format!("{}/check", mqtt.root), payload: Vec::new(), urgency: Urgency::State };
-    let link = Link::start(&mqtt, will.clone())?;
+    let link = Link::start(Setup {
+        mqtt: &mqtt,
+        credentials: Credentials::read(&mqtt)?,
+        will: will.clone(),
+        spool: Spool::open(&SpoolConfig::memory())?,
+        backlog: 1,
+        inbox: None,
+    })?;
     let deadline = Instant::now() + BROKER_PATIENCE;
     while !link.connected() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));

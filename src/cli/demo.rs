@@ -59,7 +59,7 @@ fn config(args: &Args, port: u16) -> anyhow::Result<Config> {
     let frames = args.frames.map(|frames| format!("frames = {frames}")).unwrap_or_default();
     let (rate, seed) = (args.rate, args.seed);
     let text = format!(
-        "[vehicle]\nid = \"demo\"\n[mqtt]\nport = {port}\nhost = \"127.0.0.1\"\n[health]\ninterval_s = 5.0\n\
+        "[vehicle]\nid = \"demo\"\n[mqtt]\nport = {port}\nhost = \"127.0.0.1\"\n[health]\ninterval_s = 5.0\n[spool]\nenabled = false\n\
          [camera.simulated]\nseed = {seed}\nframes_per_second = {rate:?}\n{frames}\n"
     );
     let mut config = Config::parse(&text).map_err(anyhow::Error::msg)?;

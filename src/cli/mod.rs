@@ -13,6 +13,8 @@ mod explain;
 mod model;
 mod prompts;
 mod run;
+#[cfg(feature = "host")]
+mod watch;
 
 use std::process::ExitCode;
 
@@ -48,6 +50,9 @@ enum Command {
     /// Measure a bundle on a data set against its full-precision reference
     #[cfg(feature = "host")]
     Eval(Box<eval::Args>),
+    /// Watch vehicles from the ground: state, tags, link quality, gaps
+    #[cfg(feature = "host")]
+    Watch(watch::Args),
     /// Measure each stage on this machine
     Bench(bench::Args),
 }
@@ -80,6 +85,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             #[cfg(feature = "host")]
             Command::Eval(args) => Ok(eval::run(&args)),
+            Command::Watch(args) => watch::run(&args),
             Command::Bench(args) => bench::run(&args),
         }
     }

@@ -8,14 +8,21 @@ mod raw;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use minisign_verify::PublicKey;
+
 use crate::camera::{FolderOptions, Scene, SimulatedOptions};
+use crate::decide::{LONGEST_MEMORY, Rules, Thresholds};
 use crate::vision::Limits;
-use raw::{Positive, RawCamera, RawConfig, RawMqtt, RawSimulated, RawVision};
+use raw::{Positive, RawCamera, RawCommands, RawConfig, RawMqtt, RawSimulated, RawSpool, RawTags, RawTls, RawVision};
 
 /// Where the daemon looks when it is told nothing else.
 pub const DEFAULT_PATH: &str = "/etc/remoteclipd/remoteclipd.toml";
 /// Holds the broker's password when no `mqtt.password_file` is set.
 pub const PASSWORD_VARIABLE: &str = "REMOTECLIPD_MQTT_PASSWORD";
+/// A spool holds two kinds of messages in files of at least 64 KiB.
+const SMALLEST_SPOOL: u64 = 256 << 10;
+/// A few events a minute, and the state beside them.
+const LEAST_BUDGET: u64 = 4096;
 
 /// A validated configuration.
 #[derive(Debug, Clone)]
@@ -36,10 +43,18 @@ pub struct Config {
     pub top_k: usize,
     /// Whether each result is followed by its embedding.
     pub embeddings: bool,
+    /// When a tag is entered and left.
+    pub rules: Rules,
     /// The broker.
     pub mqtt: MqttConfig,
     /// How often `health` is published.
     pub health_interval: Duration,
+    /// Folder for what must survive a restart.
+    pub state: PathBuf,
+    /// Where events wait for the broker.
+    pub spool: SpoolConfig,
+    /// Commands from the ground, when they are obeyed.
+    pub commands: Option<CommandsConfig>,
     /// The whole file with defaults filled in, as it is published on the `config` topic.
     pub published: serde_json::Value,
 }
@@ -81,6 +96,14 @@ pub struct MqttConfig {
     pub keep_alive: Duration,
     /// Longest wait between two tries to connect.
     pub reconnect_max: Duration,
+    /// How long a message may stay unacknowledged before the connection is given up.
+    pub ack_timeout: Duration,
+    /// How payloads are written.
+    pub encoding: Encoding,
+    /// Results a second at most.
+    pub max_results_per_second: Option<f64>,
+    /// Bytes a minute at most.
+    pub max_bytes_per_minute: Option<u64>,
     /// TLS, if the port speaks it.
     pub tls: Option<TlsConfig>,
 }
@@ -90,6 +113,68 @@ pub struct MqttConfig {
 pub struct TlsConfig {
     /// PEM file with the certificate authorities to trust; the system's when absent.
     pub ca_file: Option<PathBuf>,
+    /// PEM files of our own certificate, with its chain, and its private key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// Commands from the ground.
+#[derive(Debug, Clone)]
+pub struct CommandsConfig {
+    /// Whose signature a prompt pack must carry; without it none is accepted.
+    pub public_key: Option<PublicKey>,
+}
+
+/// How payloads are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// JSON (RFC 8259).
+    #[default]
+    Json,
+    /// CBOR (RFC 8949) of the same structure.
+    Cbor,
+}
+
+/// Where events wait for the broker, and how much may.
+#[derive(Debug, Clone)]
+pub struct SpoolConfig {
+    /// The folder; `None` keeps everything in memory.
+    pub path: Option<PathBuf>,
+    /// Bytes on disk.
+    pub max_bytes: u64,
+    /// How long a message is worth sending.
+    pub max_age: Duration,
+    /// Whether results go through the spool as well.
+    pub results: bool,
+}
+
+impl SpoolConfig {
+    /// In memory only: what a command-line tool needs.
+    pub fn memory() -> Self {
+        Self { path: None, max_bytes: 1 << 20, max_age: Duration::from_secs(3600), results: false }
+    }
+}
+
+impl MqttConfig {
+    /// The defaults for a broker; the port is TLS's when there is TLS.
+    pub fn of(host: &str, port: Option<u16>, root: &str, tls: Option<TlsConfig>) -> Self {
+        let raw = RawMqtt::default();
+        Self {
+            host: host.to_owned(),
+            port: port.unwrap_or(if tls.is_some() { 8883 } else { 1883 }),
+            root: root.to_owned(),
+            client_id: "remoteclipd".to_owned(),
+            username: None,
+            password_file: None,
+            keep_alive: Duration::from_secs_f64(raw.keep_alive_s),
+            reconnect_max: Duration::from_secs_f64(raw.reconnect_max_s),
+            ack_timeout: Duration::from_secs_f64(raw.ack_timeout_s),
+            encoding: raw.payload,
+            max_results_per_second: None,
+            max_bytes_per_minute: None,
+            tls,
+        }
+    }
 }
 
 impl Config {
@@ -131,8 +216,12 @@ impl Config {
             pack: raw.prompts.pack,
             top_k: raw.decide.top_k,
             embeddings: raw.publish.embedding,
+            rules: rules(raw.tags)?,
             mqtt: mqtt(raw.mqtt, &vehicle)?,
-            health_interval: seconds("health.interval_s", raw.health.interval_s)?,
+            health_interval: seconds("health.interval_s", raw.health.interval_s, 1.0)?,
+            spool: spool(&raw.spool, &raw.state.path)?,
+            state: raw.state.path,
+            commands: commands(raw.commands)?,
             vehicle,
             published,
         })
@@ -179,6 +268,38 @@ fn scene(name: &str) -> Result<Scene, String> {
     })
 }
 
+fn rules(raw: RawTags) -> Result<Rules, String> {
+    let [consensus, window] = raw.consensus;
+    if !(1 <= consensus && consensus <= window && window <= LONGEST_MEMORY) {
+        return Err(format!(
+            "tags.consensus = [{consensus}, {window}] must be [N, M] with 1 <= N <= M <= {LONGEST_MEMORY}: N of the last M frames"
+        ));
+    }
+    if !(0.0..=1.0).contains(&raw.margin) {
+        return Err(format!("tags.margin = {} must be between 0 and 1", raw.margin));
+    }
+    for (name, label) in &raw.label {
+        let in_range = |value: Option<f32>| value.is_none_or(|value| value > 0.0 && value <= 1.0);
+        if !in_range(label.threshold) || label.hysteresis.is_some_and(|value| !(0.0..1.0).contains(&value)) {
+            return Err(format!(
+                "tags.label.\"{name}\": threshold must be above 0 and at most 1, hysteresis at least 0 and below the threshold"
+            ));
+        }
+    }
+    let thresholds = raw
+        .label
+        .into_iter()
+        .map(|(name, label)| (name, Thresholds { enter: label.threshold, hysteresis: label.hysteresis }));
+    Ok(Rules {
+        consensus,
+        window,
+        min_duration: seconds("tags.min_duration_s", raw.min_duration_s, 0.0)?,
+        cooldown: seconds("tags.cooldown_s", raw.cooldown_s, 0.0)?,
+        margin: raw.margin,
+        thresholds: thresholds.collect(),
+    })
+}
+
 fn mqtt(raw: RawMqtt, vehicle: &str) -> Result<MqttConfig, String> {
     if raw.host.is_empty() {
         return Err("mqtt.host is empty; name the broker".to_owned());
@@ -189,6 +310,12 @@ fn mqtt(raw: RawMqtt, vehicle: &str) -> Result<MqttConfig, String> {
     if raw.password_file.is_some() && raw.username.is_none() {
         return Err("mqtt.password_file needs mqtt.username beside it".to_owned());
     }
+    if raw.max_results_per_second.is_some_and(|rate| !(rate > 0.0 && rate <= 1000.0)) {
+        return Err("mqtt.max_results_per_second must be above 0 and at most 1000".to_owned());
+    }
+    if raw.max_bytes_per_minute.is_some_and(|bytes| bytes < LEAST_BUDGET) {
+        return Err(format!("mqtt.max_bytes_per_minute must be at least {LEAST_BUDGET}, or no event fits"));
+    }
     Ok(MqttConfig {
         host: raw.host,
         port: raw.port.unwrap_or(if raw.tls.is_some() { 8883 } else { 1883 }),
@@ -196,9 +323,43 @@ fn mqtt(raw: RawMqtt, vehicle: &str) -> Result<MqttConfig, String> {
         client_id: raw.client_id.unwrap_or_else(|| format!("remoteclipd-{vehicle}")),
         username: raw.username,
         password_file: raw.password_file,
-        keep_alive: seconds("mqtt.keep_alive_s", raw.keep_alive_s)?,
-        reconnect_max: seconds("mqtt.reconnect_max_s", raw.reconnect_max_s)?,
-        tls: raw.tls.map(|tls| TlsConfig { ca_file: tls.ca_file }),
+        // rumqttc panics below five seconds.
+        keep_alive: seconds("mqtt.keep_alive_s", raw.keep_alive_s, 5.0)?,
+        reconnect_max: seconds("mqtt.reconnect_max_s", raw.reconnect_max_s, 1.0)?,
+        ack_timeout: seconds("mqtt.ack_timeout_s", raw.ack_timeout_s, 1.0)?,
+        encoding: raw.payload,
+        max_results_per_second: raw.max_results_per_second,
+        max_bytes_per_minute: raw.max_bytes_per_minute,
+        tls: raw.tls.map(tls).transpose()?,
+    })
+}
+
+fn tls(raw: RawTls) -> Result<TlsConfig, String> {
+    let client = match (raw.cert_file, raw.key_file) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        (Some(_), None) => return Err("mqtt.tls.cert_file needs mqtt.tls.key_file beside it".to_owned()),
+        (None, Some(_)) => return Err("mqtt.tls.key_file needs mqtt.tls.cert_file beside it".to_owned()),
+    };
+    Ok(TlsConfig { ca_file: raw.ca_file, client })
+}
+
+fn commands(raw: RawCommands) -> Result<Option<CommandsConfig>, String> {
+    let public_key = raw.public_key.as_deref().map(PublicKey::from_base64).transpose().map_err(|_| {
+        "commands.public_key is not a minisign public key (the line of minisign.pub that begins with RW)".to_owned()
+    })?;
+    Ok(raw.enabled.then_some(CommandsConfig { public_key }))
+}
+
+fn spool(raw: &RawSpool, state: &Path) -> Result<SpoolConfig, String> {
+    if raw.max_bytes < SMALLEST_SPOOL {
+        return Err(format!("spool.max_bytes = {} must be at least {SMALLEST_SPOOL}", raw.max_bytes));
+    }
+    Ok(SpoolConfig {
+        path: raw.enabled.then(|| state.join("spool")),
+        max_bytes: raw.max_bytes,
+        max_age: Duration::from_secs(raw.max_age_s.positive("spool.max_age_s")?),
+        results: raw.results,
     })
 }
 
@@ -218,11 +379,11 @@ fn topic_level(field: &str, value: &str) -> Result<String, String> {
     }
 }
 
-fn seconds(field: &str, value: f64) -> Result<Duration, String> {
-    if (1.0..=3600.0).contains(&value) {
+fn seconds(field: &str, value: f64, least: f64) -> Result<Duration, String> {
+    if (least..=3600.0).contains(&value) {
         Ok(Duration::from_secs_f64(value))
     } else {
-        Err(format!("{field} = {value} must be between 1 and 3600 seconds"))
+        Err(format!("{field} = {value} must be between {least} and 3600 seconds"))
     }
 }
 
@@ -278,7 +439,20 @@ mod tests {
             ("[mqtt]\nhots = \"x\"", "hots"),
             ("[mqtt]\nroot = \"a/#\"", "mqtt.root"),
             ("[mqtt]\nport = 70000", "port"),
-            ("[mqtt]\nkeep_alive_s = 0", "mqtt.keep_alive_s"),
+            ("[mqtt]\nkeep_alive_s = 1", "mqtt.keep_alive_s"),
+            ("[mqtt]\nack_timeout_s = 0", "mqtt.ack_timeout_s"),
+            ("[mqtt]\npayload = \"xml\"", "payload"),
+            ("[mqtt]\nmax_results_per_second = 0.0", "mqtt.max_results_per_second"),
+            ("[mqtt]\nmax_bytes_per_minute = 10", "mqtt.max_bytes_per_minute"),
+            ("[mqtt.tls]\ncert_file = \"c\"", "mqtt.tls.key_file"),
+            ("[mqtt.tls]\nkey_file = \"k\"", "mqtt.tls.cert_file"),
+            ("[tags]\nconsensus = [3, 2]", "tags.consensus"),
+            ("[tags]\nmargin = 2.0", "tags.margin"),
+            ("[commands]\npublic_key = \"RWx\"", "commands.public_key"),
+            ("[tags]\ncooldown_s = -1.0", "tags.cooldown_s"),
+            ("[tags.label.\"parking lot\"]\nthreshold = 1.5", "parking lot"),
+            ("[spool]\nmax_bytes = 10", "spool.max_bytes"),
+            ("[spool]\nmax_age_s = 0", "spool.max_age_s"),
             ("[mqtt]\npassword_file = \"p\"", "mqtt.username"),
             ("[vision]\nthreads = 0", "vision.threads"),
             ("[vision]\nmax_pixels = 0", "vision.max_pixels"),

@@ -1,8 +1,11 @@
 //! The configuration file as it is written: every key, its default and its unit. Unknown keys are errors.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use super::Encoding;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,9 +21,17 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub publish: RawPublish,
     #[serde(default)]
+    pub tags: RawTags,
+    #[serde(default)]
     pub mqtt: RawMqtt,
     #[serde(default)]
     pub health: RawHealth,
+    #[serde(default)]
+    pub state: RawState,
+    #[serde(default)]
+    pub spool: RawSpool,
+    #[serde(default)]
+    pub commands: RawCommands,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,6 +145,36 @@ pub(super) struct RawPublish {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub(super) struct RawTags {
+    /// N of the last M frames must agree before a tag changes.
+    pub consensus: [u32; 2],
+    /// Seconds for which they must agree.
+    pub min_duration_s: f64,
+    /// Seconds for which a tag that was left is not entered again.
+    pub cooldown_s: f64,
+    /// How far a score must stand above the background's share to count for a tag.
+    pub margin: f32,
+    /// Thresholds in place of the prompt pack's, by label.
+    pub label: BTreeMap<String, RawThresholds>,
+}
+
+impl Default for RawTags {
+    fn default() -> Self {
+        Self { consensus: [2, 3], min_duration_s: 0.0, cooldown_s: 0.0, margin: 0.0, label: BTreeMap::new() }
+    }
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawThresholds {
+    /// A tag is entered at this score.
+    pub threshold: Option<f32>,
+    /// And left below the threshold less this.
+    pub hysteresis: Option<f32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct RawMqtt {
     /// Broker's name or address.
     pub host: String,
@@ -151,6 +192,14 @@ pub(super) struct RawMqtt {
     pub keep_alive_s: f64,
     /// Longest wait between two tries to connect, in seconds.
     pub reconnect_max_s: f64,
+    /// How long the broker may leave a message unacknowledged before the connection is given up, in seconds.
+    pub ack_timeout_s: f64,
+    /// How payloads are written: `json` or `cbor`.
+    pub payload: Encoding,
+    /// Results a second at most; the others are let go.
+    pub max_results_per_second: Option<f64>,
+    /// Bytes a minute at most, as MQTT counts them: results are thinned first, events wait.
+    pub max_bytes_per_minute: Option<u64>,
     /// TLS, when the table is there.
     pub tls: Option<RawTls>,
 }
@@ -166,6 +215,10 @@ impl Default for RawMqtt {
             password_file: None,
             keep_alive_s: 20.0,
             reconnect_max_s: 30.0,
+            ack_timeout_s: 20.0,
+            payload: Encoding::Json,
+            max_results_per_second: None,
+            max_bytes_per_minute: None,
             tls: None,
         }
     }
@@ -176,6 +229,42 @@ impl Default for RawMqtt {
 pub(super) struct RawTls {
     /// PEM file of the certificate authorities to trust; the system's when absent.
     pub ca_file: Option<PathBuf>,
+    /// PEM file of this vehicle's certificate and its chain, where the broker asks for one.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of that certificate's private key.
+    pub key_file: Option<PathBuf>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawState {
+    /// Folder for what must survive a restart: the spool, and prompts received in flight.
+    pub path: PathBuf,
+}
+
+impl Default for RawState {
+    fn default() -> Self {
+        Self { path: PathBuf::from("/var/lib/remoteclipd") }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSpool {
+    /// Keep events on disk until the broker has them; in memory only when false.
+    pub enabled: bool,
+    /// Most bytes on disk; beyond, results go first and the oldest first.
+    pub max_bytes: u64,
+    /// Seconds after which a message is not worth sending, counted while the daemon runs.
+    pub max_age_s: u64,
+    /// Keep results as well, not only events.
+    pub results: bool,
+}
+
+impl Default for RawSpool {
+    fn default() -> Self {
+        Self { enabled: true, max_bytes: 64 << 20, max_age_s: 7 * 24 * 3600, results: false }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -189,6 +278,15 @@ impl Default for RawHealth {
     fn default() -> Self {
         Self { interval_s: 10.0 }
     }
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawCommands {
+    /// Obey commands from the ground.
+    pub enabled: bool,
+    /// minisign public key; without it prompts from the ground are refused.
+    pub public_key: Option<String>,
 }
 
 /// A number that must not be zero.

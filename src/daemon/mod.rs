@@ -8,10 +8,13 @@
 //! when all of it can be used; a broken frame, a lost camera or a lost broker never ends it.
 
 mod clock;
+mod commands;
 mod metrics;
 mod pipeline;
 mod report;
+mod retask;
 mod session;
+mod snapshot;
 mod vitals;
 
 pub use vitals::resident_memory;
@@ -76,6 +79,7 @@ pub fn run(config: Config, path: Option<&Path>) -> Result<(), DaemonError> {
                 return Ok(());
             }
             Control::Finished(_) => {} // of a session that a reload has replaced
+            Control::Command(inbound) => session.command(&inbound),
             Control::Reload => session = reload(session, path, &identity, &sender)?,
         }
     }
@@ -141,9 +145,6 @@ pub enum DaemonError {
     /// Signals or a thread cannot be had.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
-    /// The link cannot be set up.
-    #[error(transparent)]
-    Link(#[from] crate::publish::LinkError),
     /// No thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

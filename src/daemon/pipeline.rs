@@ -1,16 +1,17 @@
 //! The two threads either side of the slot: the camera's, and the one that classifies and publishes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use super::metrics::Metrics;
 use super::report::{Classified, Reporter};
+use super::snapshot::thumbnail;
 use crate::camera::{Camera, CameraError, Frame, Next, Policy, Slot};
-use crate::decide::{Decider, Tags};
-use crate::publish::Link;
-use crate::vision::{Vision, VisionError};
+use crate::decide::{Decider, Rules, Tags};
+use crate::publish::{Head, Link, PromptsName};
+use crate::vision::{Limits, Vision, VisionError};
 
 /// How long a thread may take to notice a stop.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -21,6 +22,16 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Opens the camera, again if need be.
 pub(super) type Open = Box<dyn Fn() -> Result<Box<dyn Camera>, CameraError> + Send>;
 
+/// What the classifying thread is told between two frames.
+pub(super) enum Order {
+    /// Look for something else.
+    Prompts(Box<(Decider, Rules)>),
+    /// Enter and leave tags otherwise.
+    Rules(Rules),
+    /// Publish a small picture of the next frame, in answer to the request of this id.
+    Snapshot(String),
+}
+
 /// What both threads share.
 pub(super) struct Shared {
     pub slot: Slot,
@@ -28,9 +39,15 @@ pub(super) struct Shared {
     pub stopping: AtomicBool,
     pub metrics: Metrics,
     pub link: Link,
+    pub orders: Mutex<Vec<Order>>,
 }
 
 impl Shared {
+    /// Hands an order to the classifying thread.
+    pub fn order(&self, order: Order) {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner).push(order);
+    }
+
     fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
@@ -88,6 +105,11 @@ pub(super) struct Classifier {
     pub vision: Vision,
     pub decider: Decider,
     pub tags: Tags,
+    /// Where the tags' time begins.
+    pub started: std::time::Instant,
+    pub limits: Limits,
+    /// Requests for a picture of the next frame.
+    pub snapshots: Vec<String>,
     pub reporter: Arc<Reporter>,
 }
 
@@ -95,8 +117,13 @@ impl Classifier {
     /// Frames out of the slot, results to the link, until the slot is closed and empty or a stop.
     pub fn run(mut self, shared: &Shared) {
         while !shared.stopping() {
+            self.obey(shared);
+            if self.reporter.paused.load(Ordering::Relaxed) {
+                thread::sleep(PATIENCE / 10);
+                continue;
+            }
             // A source that is read once must lose nothing, so it waits for the broker; a live one goes on without.
-            if shared.policy == Policy::Every && !shared.link.connected() {
+            if shared.policy == Policy::Every && !(shared.link.connected() && shared.link.has_room()) {
                 thread::sleep(PATIENCE / 10);
                 continue;
             }
@@ -108,7 +135,49 @@ impl Classifier {
         }
     }
 
+    /// Carries out what was ordered since the last frame.
+    fn obey(&mut self, shared: &Shared) {
+        let orders = std::mem::take(&mut *shared.orders.lock().unwrap_or_else(PoisonError::into_inner));
+        for order in orders {
+            match order {
+                Order::Prompts(order) => self.retask(shared, *order),
+                Order::Rules(rules) => self.tags.retune(&self.decider.pack().header().labels, rules),
+                Order::Snapshot(id) => self.snapshots.push(id),
+            }
+        }
+    }
+
+    fn retask(&mut self, shared: &Shared, (decider, rules): (Decider, Rules)) {
+        let before = std::mem::replace(&mut self.decider, decider);
+        let labels = &self.decider.pack().header().labels;
+        self.tags = Tags::new(labels, rules);
+        self.reporter.set_prompts(PromptsName::of(self.decider.pack()));
+        for label in &before.pack().header().labels {
+            if labels.iter().all(|other| other.name != label.name) {
+                shared.link.publish(self.reporter.forgotten(&label.name));
+            }
+        }
+        labels.iter().for_each(|label| shared.link.publish(self.reporter.inactive(&label.name)));
+        shared.link.publish(self.reporter.online());
+        log::info!("prompt set {} is in use", self.decider.pack().header().set);
+    }
+
+    fn photograph(&mut self, shared: &Shared, frame: &Frame) {
+        let picture = thumbnail(&frame.picture, &self.limits).map_err(|error| error.to_string());
+        let outcome = picture.map(|jpeg| {
+            let result = serde_json::json!({"frame": Head::frame_name(&frame.name), "bytes": jpeg.len()});
+            shared.link.publish(self.reporter.thumb(jpeg));
+            result
+        });
+        for id in self.snapshots.drain(..) {
+            shared.link.publish(self.reporter.reply("snapshot", Some(id), outcome.clone()));
+        }
+    }
+
     fn classify(&mut self, shared: &Shared, frame: &Frame) {
+        if !self.snapshots.is_empty() {
+            self.photograph(shared, frame);
+        }
         let embedded = match self.vision.embed(&frame.picture) {
             Ok(embedded) => embedded,
             Err(error) => return fail(shared, cause(&error), &format_args!("frame {}: {error}", frame.name)),
@@ -117,7 +186,7 @@ impl Classifier {
             Ok(scores) => scores,
             Err(error) => return fail(shared, "scoring", &error),
         };
-        let changes = self.tags.update(&scores.labels);
+        let changes = self.tags.update(frame.arrived.saturating_duration_since(self.started), &scores);
         let classified = Classified { frame, vector: &embedded.vector, scores: &scores, timings: embedded.timings };
         let (result, embedding) = self.reporter.result(&classified, &self.tags, &self.decider);
         shared.link.publish(result);

@@ -1,8 +1,10 @@
 //! Puts payloads together: who speaks, about which model and prompts, and what is to be said.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::Identity;
 use super::clock;
@@ -12,7 +14,8 @@ use crate::camera::Frame;
 use crate::decide::{Change, Decider, Scores, Tags, Transition};
 use crate::publish::{
     EmbeddingPayload, EventPayload, Head, HealthPayload, Int8Vector, Latency, LinkStats, Message, ModelName,
-    PromptsName, ResultPayload, ScorePayload, StatePayload, StatusPayload, Topics, Urgency, short, to_json,
+    PromptsName, ReplyPayload, ResultPayload, ScorePayload, StatePayload, StatusPayload, Topics, Urgency, short,
+    to_json,
 };
 use crate::vision::Timings;
 
@@ -21,7 +24,9 @@ pub(super) struct Reporter {
     pub identity: Arc<Identity>,
     pub topics: Topics,
     pub model: ModelName,
-    pub prompts: PromptsName,
+    /// Changed by command, in flight.
+    pub prompts: RwLock<PromptsName>,
+    pub paused: AtomicBool,
     pub top_k: usize,
     /// Whether each result is followed by its embedding.
     pub embeddings: bool,
@@ -55,7 +60,8 @@ impl Reporter {
             position: None,
         };
         let embedding = self.embeddings.then(|| self.embedding(&payload.head, vector));
-        let result = Message { topic: self.topics.result(), payload: payload.to_bounded_json(), urgency: Urgency::Now };
+        let result =
+            Message { topic: self.topics.result(), payload: payload.to_bounded_json(), urgency: Urgency::Result };
         (result, embedding)
     }
 
@@ -69,7 +75,7 @@ impl Reporter {
             model: head.model.clone(),
             vector: Int8Vector::of(vector),
         };
-        Message { topic: self.topics.embedding(), payload: to_json(&payload), urgency: Urgency::Now }
+        Message { topic: self.topics.embedding(), payload: to_json(&payload), urgency: Urgency::Result }
     }
 
     /// The event of a change and the retained state it leaves.
@@ -113,7 +119,8 @@ impl Reporter {
     pub fn online(&self) -> Message {
         let payload = StatusPayload {
             model: Some(self.model.clone()),
-            prompts: Some(self.prompts.clone()),
+            prompts: Some(self.prompts().clone()),
+            paused: Some(self.paused.load(Ordering::Relaxed)),
             ..self.status("online", None)
         };
         self.status_message(&payload)
@@ -121,6 +128,42 @@ impl Reporter {
 
     pub fn offline(&self, reason: &'static str) -> Message {
         self.status_message(&self.status("offline", Some(reason)))
+    }
+
+    /// Takes the state of a tag away that is looked for no more.
+    pub fn forgotten(&self, label: &str) -> Message {
+        Message { topic: self.topics.label(label), payload: Vec::new(), urgency: Urgency::State }
+    }
+
+    /// Other prompts from now on.
+    pub fn set_prompts(&self, prompts: PromptsName) {
+        *self.prompts.write().unwrap_or_else(PoisonError::into_inner) = prompts;
+    }
+
+    pub fn thumb(&self, jpeg: Vec<u8>) -> Message {
+        Message { topic: self.topics.thumb(), payload: jpeg, urgency: Urgency::Now }
+    }
+
+    pub fn reply(&self, command: &str, id: Option<String>, outcome: Result<Value, String>) -> Message {
+        let (result, reason) = match outcome {
+            Ok(result) => (Some(result), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        let payload = ReplyPayload {
+            schema: "remoteclip.reply/1",
+            id,
+            command: command.to_owned(),
+            ok: reason.is_none(),
+            reason,
+            result,
+            boot_id: self.identity.boot_id.clone(),
+            published_at: Timestamp::now(),
+        };
+        Message { topic: self.topics.reply(command), payload: to_json(&payload), urgency: Urgency::Event }
+    }
+
+    fn prompts(&self) -> RwLockReadGuard<'_, PromptsName> {
+        self.prompts.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn config(&self, config: &serde_json::Value) -> Message {
@@ -139,9 +182,13 @@ impl Reporter {
             frames_dropped: dropped,
             frames_failed: reading.failed,
             results_unsent: link.unsent,
-            events_waiting: link.waiting,
-            events_lost: link.lost,
+            results_thinned: link.thinned,
+            events_waiting: link.spool.events,
+            events_lost: link.spool.events_lost,
+            events_refused: link.spool.refused,
+            refused_topics: link.refused_topics as u64,
             connects: link.connects,
+            spool: link.spool.into(),
             memory_bytes: vitals::resident_memory(),
             temperature_c: vitals::temperature(),
             clock_synced: clock::synced(),
@@ -157,12 +204,13 @@ impl Reporter {
             boot_id: self.identity.boot_id.clone(),
             seq,
             captured_at: frame.captured_at,
+            monotonic_ms: frame.arrived.saturating_duration_since(self.identity.started).as_millis() as u64,
             published_at: Timestamp::now(),
             clock_synced: clock::synced(),
             replayed: false,
             frame: Head::frame_name(&frame.name),
             model: short(&self.model.sha256),
-            prompts: short(&self.prompts.sha256),
+            prompts: short(&self.prompts().sha256),
         }
     }
 
@@ -176,6 +224,7 @@ impl Reporter {
             reason,
             model: None,
             prompts: None,
+            paused: None,
         }
     }
 

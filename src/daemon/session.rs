@@ -1,22 +1,26 @@
 //! One configuration at work: prepared in full first, then started, then stopped.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::commands::{Answer, Commands, Vehicle, configured_pack};
 use super::metrics::Metrics;
-use super::pipeline::{Classifier, Open, Shared, film};
+use super::pipeline::{Classifier, Open, Order, Shared, film};
 use super::report::Reporter;
+use super::retask::Retask;
 use super::{DaemonError, Identity};
 use crate::bundle::{Bundle, BundleError};
 use crate::camera::{Camera, CameraError, Folder, Policy, Simulated, Slot};
 use crate::config::{Config, ConfigError, Source};
 use crate::decide::{Decider, Tags};
-use crate::prompts;
 use crate::prompts::pack::{Pack, PackError};
-use crate::publish::{Link, ModelName, PromptsName, Topics};
+use crate::publish::spool::Spool;
+use crate::publish::{
+    Credentials, CredentialsError, Inbound, Inbox, Link, Message, ModelName, PromptsName, Setup, Topics,
+};
 use crate::vision::{EncoderOptions, Vision, VisionError};
 
 /// What the main loop is told.
@@ -28,6 +32,8 @@ pub(super) enum Control {
     Reload,
     /// The session of this epoch has classified its last frame.
     Finished(u64),
+    /// A command from the ground.
+    Command(Inbound),
 }
 
 /// Why a session ends.
@@ -45,6 +51,8 @@ pub struct Prepared {
     vision: Vision,
     decider: Decider,
     camera: Box<dyn Camera>,
+    credentials: Credentials,
+    retask: Option<Retask>,
 }
 
 impl Prepared {
@@ -54,16 +62,17 @@ impl Prepared {
     /// [`PrepareError`] naming what is missing and the cure.
     pub fn new(config: Config) -> Result<Self, PrepareError> {
         let bundle = Bundle::open(&config.bundle)?;
-        let pack = match &config.pack {
-            Some(path) => Pack::read(path)?,
-            None => prompts::built_in()?,
-        };
-        pack.fits(&bundle.manifest().name, &bundle.text_id())?;
+        let configured = configured_pack(&config)?;
+        configured.fits(&bundle.manifest().name, &bundle.text_id())?;
+        refuse_unknown_labels(&config, &configured)?;
+        let retask = config.commands.as_ref().map(|_| Retask::load(&config.state));
+        let pack = commanded_pack(&config, retask.as_ref(), &bundle).unwrap_or(configured);
         let options = EncoderOptions { threads: config.threads, ..EncoderOptions::default() };
         let vision = Vision::load(&bundle, config.limits, &options)?;
         let decider = Decider::new(pack, bundle.manifest().model.logit_scale);
         let camera = open_camera(&config.camera.source)?;
-        Ok(Self { config, bundle, vision, decider, camera })
+        let credentials = Credentials::read(&config.mqtt)?;
+        Ok(Self { config, bundle, vision, decider, camera, credentials, retask })
     }
 
     /// The bundle that will be used.
@@ -78,7 +87,6 @@ impl Prepared {
 
     fn reporter(&self, identity: Arc<Identity>) -> Reporter {
         let manifest = self.bundle.manifest();
-        let header = self.decider.pack().header();
         Reporter {
             identity,
             topics: Topics::new(&self.config.mqtt.root, &self.config.vehicle, &self.config.camera.name),
@@ -88,14 +96,39 @@ impl Prepared {
                 sha256: self.bundle.id().to_owned(),
                 kernel: self.vision.encoder().kernel().to_owned(),
             },
-            prompts: PromptsName {
-                name: header.set.clone(),
-                sha256: self.decider.pack().id().to_owned(),
-                labels: header.labels.iter().map(|label| label.name.clone()).collect(),
-            },
+            prompts: RwLock::new(PromptsName::of(self.decider.pack())),
+            paused: AtomicBool::new(false),
             top_k: self.config.top_k,
             embeddings: self.config.embeddings,
         }
+    }
+}
+
+/// The pack that a command has put in place of the configuration's, if it can still be used.
+fn commanded_pack(config: &Config, retask: Option<&Retask>, bundle: &Bundle) -> Option<Pack> {
+    let key = config.commands.as_ref()?.public_key.as_ref()?;
+    match retask?.pack(key) {
+        Ok(pack) => pack.filter(|pack| match pack.fits(&bundle.manifest().name, &bundle.text_id()) {
+            Ok(()) => true,
+            Err(error) => {
+                log::error!("prompts received in flight: {error}; the configuration's are used");
+                false
+            }
+        }),
+        Err(error) => {
+            log::error!("prompts received in flight: {error}; the configuration's are used");
+            None
+        }
+    }
+}
+
+/// A misspelt label in `tags.label` must not pass unnoticed.
+fn refuse_unknown_labels(config: &Config, pack: &Pack) -> Result<(), PrepareError> {
+    let header = pack.header();
+    let known = |name: &str| header.labels.iter().any(|label| label.name == name);
+    match config.rules.thresholds.keys().find(|name| !known(name)) {
+        Some(label) => Err(PrepareError::Label { label: label.clone(), set: header.set.clone() }),
+        None => Ok(()),
     }
 }
 
@@ -115,6 +148,11 @@ fn policy(source: &Source) -> Policy {
     }
 }
 
+/// Results of a live camera that wait for a slow link: later ones are worth more.
+const LIVE_BACKLOG: usize = 32;
+/// Of a source with an end, whose results must all arrive.
+const WHOLE_BACKLOG: usize = 4096;
+
 /// A running configuration.
 pub(super) struct Session {
     shared: Arc<Shared>,
@@ -123,26 +161,105 @@ pub(super) struct Session {
     epoch: u64,
     health_interval: Duration,
     health_due: std::cell::Cell<Instant>,
+    commands: Option<Commands>,
+}
+
+/// Commands go to the main loop, like signals.
+fn inbox(reporter: &Reporter, control: Sender<Control>) -> Inbox {
+    let deliver = move |inbound| {
+        // The main loop may have ended already.
+        let _ = control.send(Control::Command(inbound));
+    };
+    Inbox { filter: reporter.topics.commands(), deliver: Box::new(deliver) }
+}
+
+impl Vehicle for Session {
+    fn order(&self, order: Order) {
+        self.shared.order(order);
+    }
+
+    fn set_paused(&self, paused: bool) {
+        self.reporter.paused.store(paused, Ordering::Relaxed);
+        self.shared.link.publish(self.reporter.online());
+    }
+
+    fn paused(&self) -> bool {
+        self.reporter.paused.load(Ordering::Relaxed)
+    }
+
+    fn report(&self) -> serde_json::Value {
+        let value =
+            |message: Message| serde_json::from_slice::<serde_json::Value>(&message.payload).unwrap_or_default();
+        serde_json::json!({"status": value(self.reporter.online()), "health": value(self.health())})
+    }
 }
 
 impl Session {
+    /// Carries out a command and answers it.
+    pub fn command(&mut self, inbound: &Inbound) {
+        let Some(mut commands) = self.commands.take() else { return };
+        let name = inbound.topic.rsplit('/').next().unwrap_or_default();
+        let answer = commands.carry_out(name, &inbound.payload, self);
+        self.commands = Some(commands);
+        if let Answer::Reply { id, outcome } = answer {
+            match &outcome {
+                Ok(_) => log::info!("command {name}: carried out"),
+                Err(reason) => log::warn!("command {name}: refused: {reason}"),
+            }
+            self.shared.link.publish(self.reporter.reply(name, id, outcome));
+        }
+    }
+
+    fn health(&self) -> Message {
+        let dropped = self.shared.slot.dropped();
+        self.reporter.health(self.shared.metrics.read(), dropped, self.shared.link.stats())
+    }
+
     /// Connects and starts filming. `control` is told when the source has ended.
     pub fn start(prepared: Prepared, identity: Arc<Identity>, control: Sender<Control>) -> Result<Self, DaemonError> {
         static EPOCH: AtomicU64 = AtomicU64::new(0);
         let epoch = EPOCH.fetch_add(1, Ordering::Relaxed);
         let reporter = Arc::new(prepared.reporter(identity));
-        let link = Link::start(&prepared.config.mqtt, reporter.offline("lost"))?;
+        let policy = policy(&prepared.config.camera.source);
+        let link = Link::start(Setup {
+            mqtt: &prepared.config.mqtt,
+            credentials: prepared.credentials.clone(),
+            will: reporter.offline("lost"),
+            spool: Spool::open(&prepared.config.spool).map_err(DaemonError::Thread)?,
+            backlog: if policy == Policy::Every { WHOLE_BACKLOG } else { LIVE_BACKLOG },
+            inbox: prepared.retask.as_ref().map(|_| inbox(&reporter, control.clone())),
+        })
+        .map_err(DaemonError::Thread)?;
         link.publish(reporter.online());
         link.publish(reporter.config(&prepared.config.published));
         let labels = &prepared.decider.pack().header().labels;
         labels.iter().for_each(|label| link.publish(reporter.inactive(&label.name)));
 
-        let policy = policy(&prepared.config.camera.source);
         let stopping = AtomicBool::new(false);
-        let shared = Arc::new(Shared { slot: Slot::new(policy), policy, stopping, metrics: Metrics::new(), link });
-        let tags = Tags::new(labels);
-        let Prepared { config, vision, decider, camera, .. } = prepared;
-        let classifier = Classifier { vision, decider, tags, reporter: Arc::clone(&reporter) };
+        let shared = Arc::new(Shared {
+            slot: Slot::new(policy),
+            policy,
+            stopping,
+            metrics: Metrics::new(),
+            link,
+            orders: Mutex::default(),
+        });
+        let rules = match &prepared.retask {
+            Some(retask) => retask.rules(&prepared.config.rules),
+            None => prepared.config.rules.clone(),
+        };
+        let tags = Tags::new(labels, rules);
+        let Prepared { config, bundle, vision, decider, camera, retask, .. } = prepared;
+        let commands = retask.map(|retask| Commands::new(&config, &bundle, decider.pack().clone(), retask));
+        let classifier = Classifier {
+            vision,
+            decider,
+            tags,
+            started: Instant::now(),
+            limits: config.limits,
+            snapshots: Vec::new(),
+            reporter: Arc::clone(&reporter),
+        };
         let source = config.camera.source;
         let open: Open = Box::new(move || open_camera(&source));
         let threads = vec![
@@ -161,7 +278,7 @@ impl Session {
         ];
         let (health_interval, health_due) =
             (config.health_interval, std::cell::Cell::new(Instant::now() + config.health_interval));
-        Ok(Self { shared, reporter, threads, epoch, health_interval, health_due })
+        Ok(Self { shared, reporter, threads, epoch, health_interval, health_due, commands })
     }
 
     /// Tells this session's `Finished` from that of one it replaced.
@@ -177,8 +294,7 @@ impl Session {
     /// Publishes `health` now and sets the time of the next.
     pub fn publish_health(&self) {
         self.health_due.set(Instant::now() + self.health_interval);
-        let dropped = self.shared.slot.dropped();
-        self.shared.link.publish(self.reporter.health(self.shared.metrics.read(), dropped, self.shared.link.stats()));
+        self.shared.link.publish(self.health());
     }
 
     /// Ends the threads and says goodbye, within two seconds.
@@ -196,13 +312,9 @@ impl Session {
             Ended::Finished => "finished",
             Ended::Reloaded => "reloading",
         };
-        let unsent = self.shared.link.stats();
-        if unsent.unsent + unsent.waiting > 0 {
-            log::warn!(
-                "{} messages were not sent for want of a link, {} events still waited",
-                unsent.unsent,
-                unsent.waiting
-            );
+        let stats = self.shared.link.stats();
+        if stats.unsent > 0 {
+            log::warn!("{} results and figures were not sent for want of a link", stats.unsent);
         }
         match Arc::into_inner(self.shared) {
             Some(shared) => shared.link.stop(self.reporter.offline(reason)),
@@ -233,4 +345,15 @@ pub enum PrepareError {
     /// The camera.
     #[error(transparent)]
     Camera(#[from] CameraError),
+    /// Thresholds for a label that is not there.
+    #[error("tags.label.\"{label}\": prompt set \"{set}\" has no such label; `remoteclipd prompts show` lists them")]
+    Label {
+        /// The label.
+        label: String,
+        /// The prompt set in use.
+        set: String,
+    },
+    /// The broker's password or certificates.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
 }

@@ -6,5 +6,5 @@
 mod events;
 mod scores;
 
-pub use events::{Change, Tags, Transition};
+pub use events::{Change, LONGEST_MEMORY, Rules, Tags, Thresholds, Transition};
 pub use scores::{DecideError, Decider, LabelScore, Scores};

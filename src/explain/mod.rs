@@ -190,8 +190,10 @@ fn enough(view: &LabelView, score: f32) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::decide::{Change, Decider, Tags, Transition};
+    use crate::decide::{Change, Decider, Rules, Tags, Transition};
     use crate::prompts::pack::tests::axes;
 
     fn explained(labels: &[&str], background: &[&str], embedding: &[f32], scale: f32) -> Explanation {
@@ -232,12 +234,19 @@ mod tests {
         let pack = axes(&["forest"], &[]);
         let label = &pack.header().labels[0];
         for score in [0.0, 0.1, 0.39, 0.4, 0.45, 0.499, 0.5, 0.6, 1.0] {
-            let mut tags = Tags::new(&pack.header().labels);
-            let enters = tags.update(&[score]);
+            let frame = |score: f32| Scores {
+                labels: vec![score],
+                cosines: vec![0.0],
+                background: 0.0,
+                background_shares: vec![],
+                background_cosines: vec![],
+            };
+            let mut tags = Tags::new(&pack.header().labels, Rules::at_once());
+            let enters = tags.update(Duration::ZERO, &frame(score));
             let entered = matches!(enters[..], [Change { transition: Transition::Enter, .. }]);
-            let mut active = Tags::new(&pack.header().labels);
-            active.update(&[1.0]);
-            let leaves = !active.update(&[score]).is_empty();
+            let mut active = Tags::new(&pack.header().labels, Rules::at_once());
+            active.update(Duration::ZERO, &frame(1.0));
+            let leaves = !active.update(Duration::ZERO, &frame(score)).is_empty();
             let verdict = match (entered, leaves) {
                 (true, _) => Verdict::Tagged,
                 (false, false) => Verdict::Held,

@@ -1,11 +1,13 @@
 //! How near the embeddings, the names and the decisions of two aligned sides are.
 
+use std::time::Duration;
+
 use super::HarnessError;
 use super::embeddings::EmbeddingSet;
 use super::metrics::{Guesses, dot, parallel};
 use super::report::{Cosines, DecidedBy, Histogram, Misplaced, Named, WorstImage};
 use super::tensors::Matrix;
-use crate::decide::{Decider, Tags};
+use crate::decide::{Decider, Rules, Tags};
 
 /// Pictures named in a list.
 const MOST_IMAGES: usize = 20;
@@ -122,9 +124,8 @@ pub fn decisions(decider: &Decider, ours: &Matrix, reference: &Matrix) -> Result
     let labels = &decider.pack().header().labels;
     let entered = |row: &[f32]| {
         let scores = decider.score(row)?;
-        Ok::<_, HarnessError>(
-            Tags::new(labels).update(&scores.labels).into_iter().map(|change| change.label).collect::<Vec<_>>(),
-        )
+        let changes = Tags::new(labels, Rules::at_once()).update(Duration::ZERO, &scores);
+        Ok::<_, HarnessError>(changes.into_iter().map(|change| change.label).collect::<Vec<_>>())
     };
     let both = parallel(ours.len(), |at| Ok::<_, HarnessError>((entered(ours.row(at))?, entered(reference.row(at))?)));
     let both = both.into_iter().collect::<Result<Vec<_>, _>>()?;

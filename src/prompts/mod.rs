@@ -6,6 +6,7 @@
 
 pub mod pack;
 pub mod set;
+pub mod signed;
 #[cfg(feature = "host")]
 pub mod text;
 

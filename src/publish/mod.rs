@@ -7,13 +7,17 @@ mod embedding;
 mod link;
 mod password;
 mod payload;
+pub mod spool;
 mod tls;
 mod topics;
 
 pub use embedding::{EmbeddingPayload, Int8Vector};
-pub use link::{Link, LinkError, LinkStats, Message, Urgency};
+pub use link::{
+    Credentials, CredentialsError, Inbound, Inbox, Link, LinkStats, Message, Setup, Urgency, WINDOW, decode_payload,
+    listener,
+};
 pub use payload::{
-    EventPayload, Head, HealthPayload, Latency, LatencySummary, MAX_PAYLOAD, ModelName, PromptsName, ResultPayload,
-    ScorePayload, StatePayload, StatusPayload, short, to_json,
+    EventPayload, Head, HealthPayload, Latency, LatencySummary, MAX_PAYLOAD, ModelName, PromptsName, ReplyPayload,
+    ResultPayload, ScorePayload, SpoolPayload, StatePayload, StatusPayload, short, to_json,
 };
 pub use topics::Topics;

@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::decide::Transition;
+use crate::prompts::pack::Pack;
+use crate::publish::spool::{SpoolState, SpoolStats};
 
 /// Largest result or event, in bytes.
 pub const MAX_PAYLOAD: usize = 2048;
@@ -28,8 +30,11 @@ pub struct Head {
     pub boot_id: String,
     /// Counts this daemon's results and events, from 1, without gaps.
     pub seq: u64,
-    /// When the frame was taken, RFC 3339.
+    /// When the frame was taken, by its source's own account, RFC 3339.
     pub captured_at: Timestamp,
+    /// When it reached the daemon, in milliseconds since the daemon started, on a clock that never steps: order and
+    /// distances within a boot hold whatever happens to the wall clock.
+    pub monotonic_ms: u64,
     /// When the message was made, RFC 3339.
     pub published_at: Timestamp,
     /// Whether the clock was synchronised when the message was made.
@@ -158,6 +163,18 @@ pub struct PromptsName {
     pub labels: Vec<String>,
 }
 
+impl PromptsName {
+    /// Of a pack.
+    pub fn of(pack: &Pack) -> Self {
+        let header = pack.header();
+        Self {
+            name: header.set.clone(),
+            sha256: pack.id().to_owned(),
+            labels: header.labels.iter().map(|label| label.name.clone()).collect(),
+        }
+    }
+}
+
 /// Retained status of the daemon.
 #[derive(Debug, Clone, Serialize)]
 pub struct StatusPayload {
@@ -180,6 +197,30 @@ pub struct StatusPayload {
     /// The prompts, while online.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompts: Option<PromptsName>,
+    /// Whether classifying is paused by command, while online.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReplyPayload {
+    /// `remoteclip.reply/1`.
+    pub schema: &'static str,
+    /// The request's id; null when it had none.
+    pub id: Option<String>,
+    /// The command's name.
+    pub command: String,
+    /// Whether it was carried out.
+    pub ok: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// What came of it.
+    pub result: Option<serde_json::Value>,
+    /// The boot that answers.
+    pub boot_id: String,
+    /// When, RFC 3339.
+    pub published_at: Timestamp,
 }
 
 /// Periodic figures.
@@ -205,18 +246,62 @@ pub struct HealthPayload {
     pub frames_failed: BTreeMap<String, u64>,
     /// Results not sent because there was no link, since the start.
     pub results_unsent: u64,
-    /// Events waiting for the link.
+    /// Results let go to keep `mqtt.max_results_per_second` or `mqtt.max_bytes_per_minute`, since the start.
+    pub results_thinned: u64,
+    /// Events waiting for the link, those of earlier boots included.
     pub events_waiting: u64,
-    /// Events lost because too many were waiting, since the start.
+    /// Events lost because the spool was full, too old or damaged, since the start.
     pub events_lost: u64,
+    /// Events that no broker would take, put aside in `refused.jsonl`, since the start.
+    pub events_refused: u64,
+    /// Topics the broker refuses at present; their events wait.
+    pub refused_topics: u64,
     /// Times the broker accepted a connection, since the start.
     pub connects: u64,
+    /// Where events wait.
+    pub spool: SpoolPayload,
     /// Resident memory in bytes.
     pub memory_bytes: Option<u64>,
     /// Hottest thermal zone in degrees Celsius; null where there is none.
     pub temperature_c: Option<f64>,
     /// Whether the clock is synchronised.
     pub clock_synced: bool,
+}
+
+/// The spool in `health`.
+#[derive(Debug, Clone, Serialize)]
+pub struct SpoolPayload {
+    /// Whether new events are safe.
+    pub state: SpoolState,
+    /// Why not.
+    pub reason: Option<String>,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Messages that are in memory only, because the disk refuses them.
+    pub in_memory: u64,
+    /// Results waiting for the link, where `spool.results` keeps them.
+    pub results_waiting: u64,
+    /// Messages dropped because the spool was full, since the start.
+    pub dropped_size: u64,
+    /// Messages dropped because they were too old, since the start.
+    pub dropped_age: u64,
+    /// Messages lost to a damaged file, since the start.
+    pub damaged: u64,
+}
+
+impl From<SpoolStats> for SpoolPayload {
+    fn from(stats: SpoolStats) -> Self {
+        Self {
+            state: stats.state,
+            reason: stats.reason,
+            bytes: stats.bytes,
+            in_memory: stats.in_memory,
+            results_waiting: stats.results,
+            dropped_size: stats.dropped_size,
+            dropped_age: stats.dropped_age,
+            damaged: stats.damaged,
+        }
+    }
 }
 
 /// Latencies over a stretch of time.
@@ -259,6 +344,7 @@ pub(crate) mod tests {
             boot_id: "6f8d0f7e-37d2-4a3c-9b59-5f1b6f0f2f11".to_owned(),
             seq: 7,
             captured_at: Timestamp::UNIX_EPOCH,
+            monotonic_ms: 1500,
             published_at: Timestamp::UNIX_EPOCH,
             clock_synced: false,
             replayed: false,

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-/// A client configuration that trusts the authorities of `ca_file`, or the system's.
-pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
-    let roots = match ca_file {
+use crate::config::TlsConfig;
+
+/// A client configuration that trusts the authorities of `ca_file`, or the system's, and shows the client certificate,
+/// if there is one. Reads the files anew each time.
+pub(super) fn client_config(tls: &TlsConfig) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = match &tls.ca_file {
         Some(path) => roots_of(path)?,
         None => system_roots()?,
     };
@@ -17,9 +20,33 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>,
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Setup(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config =
+        match &tls.client {
+            None => config.with_no_client_auth(),
+            Some((cert_file, key_file)) => {
+                config.with_client_auth_cert(chain_of(cert_file)?, key_of(key_file)?).map_err(|error| {
+                    TlsError::Pair { cert: cert_file.clone(), key: key_file.clone(), reason: error.to_string() }
+                })?
+            }
+        };
     Ok(Arc::new(config))
+}
+
+fn chain_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let unusable = |reason: String| TlsError::CertFile { path: path.to_owned(), reason };
+    let chain = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(unusable("it holds no certificate".to_owned()));
+    }
+    Ok(chain)
+}
+
+fn key_of(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path)
+        .map_err(|error| TlsError::KeyFile { path: path.to_owned(), reason: error.to_string() })
 }
 
 fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
@@ -53,6 +80,32 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The client certificate's file is not usable.
+    #[error("mqtt.tls.cert_file {path}: {reason}; it must be this vehicle's PEM certificate, with its chain")]
+    CertFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The key's file is not usable.
+    #[error("mqtt.tls.key_file {path}: {reason}; it must be the PEM private key of mqtt.tls.cert_file, unencrypted")]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The two do not go together.
+    #[error("mqtt.tls.cert_file {cert} and key_file {key} do not go together: {reason}")]
+    Pair {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's.
+        key: PathBuf,
+        /// What rustls said.
         reason: String,
     },
     /// Anything else.

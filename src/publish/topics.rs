@@ -49,6 +49,21 @@ impl Topics {
         format!("{}/event", self.camera)
     }
 
+    /// A picture, on request.
+    pub fn thumb(&self) -> String {
+        format!("{}/thumb", self.camera)
+    }
+
+    /// Filter of the commands to this vehicle.
+    pub fn commands(&self) -> String {
+        format!("{}/cmd/+", self.vehicle)
+    }
+
+    /// The answer to a command.
+    pub fn reply(&self, command: &str) -> String {
+        format!("{}/cmd/{command}/reply", self.vehicle)
+    }
+
     /// Retained: whether a tag is active.
     pub fn label(&self, name: &str) -> String {
         format!("{}/label/{}", self.camera, topic_level(name))

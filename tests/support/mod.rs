@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -205,6 +206,12 @@ impl Subscriber {
         self.next(state, |message| message.topic.ends_with("/status") && message.payload["state"] == state)
     }
 
+    /// Topics of the messages that came and were not asked for.
+    pub fn seen_topics(&mut self) -> Vec<String> {
+        self.seen.extend(self.received.try_iter());
+        self.seen.iter().map(|message| message.topic.clone()).collect()
+    }
+
     fn topics(&self) -> Vec<&str> {
         self.seen.iter().map(|message| message.topic.as_str()).collect()
     }
@@ -217,10 +224,15 @@ pub fn binary() -> Command {
     command
 }
 
+fn run(config: &Path, log: &Path) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+    binary().arg("run").arg("--config").arg(config).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
 /// A running daemon.
 pub struct Daemon {
     child: Child,
-    pub folder: TempDir,
+    pub folder: Arc<TempDir>,
     pub config: PathBuf,
 }
 
@@ -230,9 +242,13 @@ impl Daemon {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("remoteclipd.toml");
         write_config(&config, port, lines);
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let child = binary().arg("run").arg("--config").arg(&config).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        Self { child, folder, config }
+        Self { child: run(&config, &folder.path().join("log")), folder: Arc::new(folder), config }
+    }
+
+    /// A new process with the configuration and the state of one that has ended.
+    pub fn start_again(ended: &Self) -> Self {
+        let child = run(&ended.config, &ended.folder.path().join("log"));
+        Self { child, folder: Arc::clone(&ended.folder), config: ended.config.clone() }
     }
 
     pub fn log(&self) -> String {
@@ -266,8 +282,9 @@ impl Drop for Daemon {
 
 /// A configuration for this broker port; `lines` may begin with further keys of `[mqtt]`.
 pub fn write_config(path: &Path, port: u16, lines: &str) {
+    let state = path.parent().unwrap().join("state");
     let config = format!(
-        "[vehicle]\nid = \"uav-1\"\n[health]\ninterval_s = 1.0\n\
+        "[vehicle]\nid = \"uav-1\"\n[health]\ninterval_s = 1.0\n[state]\npath = {state:?}\n\
          [mqtt]\nhost = \"127.0.0.1\"\nport = {port}\nreconnect_max_s = 1.0\n{lines}\n"
     );
     std::fs::write(path, config).unwrap();

@@ -1,18 +1,10 @@
-//! `remoteclipd prompts`: what a prompt pack holds.
+//! `remoteclipd prompts show`: labels, texts and thresholds of a pack.
 
 use std::process::ExitCode;
 
-use super::model::PackArgs;
+use crate::cli::model::PackArgs;
 
-/// Subcommands of `prompts`.
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
-    /// Print labels, texts and thresholds
-    Show(PackArgs),
-}
-
-pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
-    let Command::Show(args) = command;
+pub(super) fn run(args: &PackArgs) -> anyhow::Result<ExitCode> {
     let pack = args.read()?;
     let header = pack.header();
     println!("prompt set  {}  (pack {})", header.set, pack.id());
