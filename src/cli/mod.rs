@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each with its `Args` and its `run`.
 
 mod bench;
+mod bundle;
 mod check;
 mod classify;
 #[cfg(feature = "host")]
@@ -29,6 +30,9 @@ enum Command {
     Classify(classify::Args),
     /// Check config, bundle, prompts and camera without publishing anything
     Check(check::Args),
+    /// Test model bundles on this machine
+    #[command(subcommand)]
+    Bundle(bundle::Command),
     /// Look at prompt packs
     #[command(subcommand)]
     Prompts(prompts::Command),
@@ -59,6 +63,7 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Classify(args) => classify::run(&args),
             Command::Check(args) => check::run(&args),
+            Command::Bundle(command) => bundle::run(&command),
             Command::Prompts(command) => prompts::run(&command),
             #[cfg(feature = "host")]
             Command::Demo(args) => demo::run(&args),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::manager::Pulse;
 use super::metrics::Metrics;
 use super::report::{Classified, Reporter};
 use crate::camera::{Camera, CameraError, Frame, Next, Policy, Slot};
@@ -26,6 +27,7 @@ pub(super) struct Shared {
     pub slot: Slot,
     pub policy: Policy,
     pub stopping: AtomicBool,
+    pub pulse: Pulse,
     pub metrics: Metrics,
     pub link: Link,
 }
@@ -35,10 +37,11 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Sleeps in small steps; false when a stop came.
+    /// The camera's thread sleeps in small steps; false when a stop came.
     fn sleep(&self, time: Duration) -> bool {
         let mut left = time;
         while !left.is_zero() && !self.stopping() {
+            self.pulse.camera();
             let step = left.min(PATIENCE);
             thread::sleep(step);
             left -= step;
@@ -50,8 +53,14 @@ impl Shared {
 /// The camera's thread: frames into the slot, until the source ends or a stop.
 pub(super) fn film(shared: &Shared, mut camera: Box<dyn Camera>, open: &Open) {
     while !shared.stopping() {
-        match camera.next(PATIENCE) {
-            Ok(Next::Frame(frame)) => shared.slot.put(frame),
+        let answer = camera.next(PATIENCE);
+        shared.pulse.camera();
+        match answer {
+            Ok(Next::Frame(frame)) => {
+                shared.pulse.delivering(true);
+                shared.slot.put(frame);
+                shared.pulse.delivering(false);
+            }
             Ok(Next::Idle) => {}
             Ok(Next::End) => break,
             Err(error @ CameraError::Frame { .. }) => fail(shared, "unreadable_frame", &error),
@@ -65,6 +74,7 @@ pub(super) fn film(shared: &Shared, mut camera: Box<dyn Camera>, open: &Open) {
             }
         }
     }
+    shared.pulse.delivering(true);
     shared.slot.close();
 }
 
@@ -95,6 +105,7 @@ impl Classifier {
     /// Frames out of the slot, results to the link, until the slot is closed and empty or a stop.
     pub fn run(mut self, shared: &Shared) {
         while !shared.stopping() {
+            shared.pulse.classifier();
             // A source that is read once must lose nothing, so it waits for the broker; a live one goes on without.
             if shared.policy == Policy::Every && !shared.link.connected() {
                 thread::sleep(PATIENCE / 10);

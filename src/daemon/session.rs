@@ -6,17 +6,19 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::manager::Pulse;
 use super::metrics::Metrics;
 use super::pipeline::{Classifier, Open, Shared, film};
 use super::report::Reporter;
 use super::{DaemonError, Identity};
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::{Bundle, BundleError, slots};
 use crate::camera::{Camera, CameraError, Folder, Policy, Simulated, Slot};
 use crate::config::{Config, ConfigError, Source};
 use crate::decide::{Decider, Tags};
 use crate::prompts;
 use crate::prompts::pack::{Pack, PackError};
 use crate::publish::{Link, ModelName, PromptsName, Topics};
+use crate::vision::golden::{Golden, GoldenError};
 use crate::vision::{EncoderOptions, Vision, VisionError};
 
 /// What the main loop is told.
@@ -51,8 +53,24 @@ impl Prepared {
     /// Loads and checks all that `config` names, the broker excepted.
     ///
     /// # Errors
-    /// [`PrepareError`] naming what is missing and the cure.
+    /// [`PrepareError`] naming what is missing and the cure. A bundle in a slot that cannot be used, or whose golden frames
+    /// disagree, is an error only when the other slot's cannot be used either.
     pub fn new(config: Config) -> Result<Self, PrepareError> {
+        let Some(other) = slots::fallback(&config.bundle) else {
+            let in_slot = slots::is_current(&config.bundle);
+            return Self::with(config, in_slot);
+        };
+        Self::with(config.clone(), true).or_else(|error| match error {
+            PrepareError::Config(_) | PrepareError::Camera(_) => Err(error),
+            _ => {
+                log::error!("{error}; falling back on the bundle before, {}", other.display());
+                Self::with(Config { bundle: other, ..config }, true)
+            }
+        })
+    }
+
+    /// `self_test`: a bundle that came by `bundle install` proves itself at every start.
+    fn with(config: Config, self_test: bool) -> Result<Self, PrepareError> {
         let bundle = Bundle::open(&config.bundle)?;
         let pack = match &config.pack {
             Some(path) => Pack::read(path)?,
@@ -60,7 +78,10 @@ impl Prepared {
         };
         pack.fits(&bundle.manifest().name, &bundle.text_id())?;
         let options = EncoderOptions { threads: config.threads, ..EncoderOptions::default() };
-        let vision = Vision::load(&bundle, config.limits, &options)?;
+        let mut vision = Vision::load(&bundle, config.limits, &options)?;
+        if self_test {
+            Golden::read(&bundle)?.compare(&mut vision)?;
+        }
         let decider = Decider::new(pack, bundle.manifest().model.logit_scale);
         let camera = open_camera(&config.camera.source)?;
         Ok(Self { config, bundle, vision, decider, camera })
@@ -138,7 +159,8 @@ impl Session {
 
         let policy = policy(&prepared.config.camera.source);
         let stopping = AtomicBool::new(false);
-        let shared = Arc::new(Shared { slot: Slot::new(policy), policy, stopping, metrics: Metrics::new(), link });
+        let (slot, pulse, metrics) = (Slot::new(policy), Pulse::default(), Metrics::new());
+        let shared = Arc::new(Shared { slot, policy, stopping, pulse, metrics, link });
         let tags = Tags::new(labels);
         let Prepared { config, vision, decider, camera, .. } = prepared;
         let classifier = Classifier { vision, decider, tags, reporter: Arc::clone(&reporter) };
@@ -166,6 +188,11 @@ impl Session {
     /// Tells this session's `Finished` from that of one it replaced.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether its threads still come round.
+    pub fn pulse(&self) -> &Pulse {
+        &self.shared.pulse
     }
 
     /// Time until the next health message.
@@ -229,6 +256,9 @@ pub enum PrepareError {
     /// The image tower.
     #[error(transparent)]
     Vision(#[from] VisionError),
+    /// The bundle's self-test.
+    #[error(transparent)]
+    Golden(#[from] GoldenError),
     /// The camera.
     #[error(transparent)]
     Camera(#[from] CameraError),
