@@ -5,6 +5,7 @@
 //! any other and engines have had holes (CVE-2026-55832, CVE-2026-55093).
 
 mod manifest;
+pub mod slots;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -130,6 +131,14 @@ pub enum BundleError {
     )]
     Read {
         /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file or folder could not be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file or folder.
         path: PathBuf,
         /// What the system said.
         source: io::Error,

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each with its `Args` and its `run`.
 
 mod bench;
+mod bundle;
 #[cfg(feature = "host")]
 mod calibrate;
 mod check;
@@ -41,6 +42,9 @@ enum Command {
     Calibrate(calibrate::Args),
     /// Check config, bundle, prompts and camera without publishing anything
     Check(check::Args),
+    /// Test model bundles on this machine
+    #[command(subcommand)]
+    Bundle(bundle::Command),
     /// Look at prompt packs
     #[command(subcommand)]
     Prompts(prompts::Command),
@@ -80,6 +84,7 @@ impl Cli {
             #[cfg(feature = "host")]
             Command::Calibrate(args) => calibrate::run(&args),
             Command::Check(args) => check::run(&args),
+            Command::Bundle(command) => bundle::run(&command),
             Command::Prompts(command) => prompts::run(&command),
             #[cfg(feature = "host")]
             Command::Demo(args) => demo::run(&args),

@@ -9,6 +9,7 @@
 
 mod clock;
 mod commands;
+mod manager;
 mod metrics;
 mod pipeline;
 mod report;
@@ -67,14 +68,18 @@ pub fn run(config: Config, path: Option<&Path>) -> Result<(), DaemonError> {
     let (sender, control) = channel();
     listen_for_signals(sender.clone())?;
     let mut session = Session::start(Prepared::new(config)?, identity.clone(), sender.clone())?;
+    let mut watchdog = manager::Watchdog::new();
+    manager::ready();
     loop {
-        match next(&control, &session) {
+        match next(&control, &session, &mut watchdog) {
             Control::Stop => {
+                manager::stopping();
                 session.stop(Ended::Stopped);
                 return Ok(());
             }
             Control::Finished(epoch) if epoch == session.epoch() => {
                 log::info!("the camera's last frame is classified");
+                manager::stopping();
                 session.stop(Ended::Finished);
                 return Ok(());
             }
@@ -85,12 +90,18 @@ pub fn run(config: Config, path: Option<&Path>) -> Result<(), DaemonError> {
     }
 }
 
-/// Waits for the next thing to do, publishing `health` meanwhile.
-fn next(control: &Receiver<Control>, session: &Session) -> Control {
+/// Waits for the next thing to do, publishing `health` and feeding the watchdog meanwhile.
+fn next(control: &Receiver<Control>, session: &Session, watchdog: &mut manager::Watchdog) -> Control {
     loop {
-        match control.recv_timeout(session.until_health()) {
+        let until_health = session.until_health();
+        match control.recv_timeout(watchdog.until_due().map_or(until_health, |due| due.min(until_health))) {
             Ok(control) => return control,
-            Err(RecvTimeoutError::Timeout) => session.publish_health(),
+            Err(RecvTimeoutError::Timeout) => {
+                watchdog.feed(session.pulse());
+                if session.until_health().is_zero() {
+                    session.publish_health();
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => return Control::Stop,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::manager::Pulse;
 use super::metrics::Metrics;
 use super::report::{Classified, Reporter};
 use super::snapshot::thumbnail;
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     pub slot: Slot,
     pub policy: Policy,
     pub stopping: AtomicBool,
+    pub pulse: Pulse,
     pub metrics: Metrics,
     pub link: Link,
     pub orders: Mutex<Vec<Order>>,
@@ -52,10 +54,11 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Sleeps in small steps; false when a stop came.
+    /// The camera's thread sleeps in small steps; false when a stop came.
     fn sleep(&self, time: Duration) -> bool {
         let mut left = time;
         while !left.is_zero() && !self.stopping() {
+            self.pulse.camera();
             let step = left.min(PATIENCE);
             thread::sleep(step);
             left -= step;
@@ -67,8 +70,14 @@ impl Shared {
 /// The camera's thread: frames into the slot, until the source ends or a stop.
 pub(super) fn film(shared: &Shared, mut camera: Box<dyn Camera>, open: &Open) {
     while !shared.stopping() {
-        match camera.next(PATIENCE) {
-            Ok(Next::Frame(frame)) => shared.slot.put(frame),
+        let answer = camera.next(PATIENCE);
+        shared.pulse.camera();
+        match answer {
+            Ok(Next::Frame(frame)) => {
+                shared.pulse.delivering(true);
+                shared.slot.put(frame);
+                shared.pulse.delivering(false);
+            }
             Ok(Next::Idle) => {}
             Ok(Next::End) => break,
             Err(error @ CameraError::Frame { .. }) => fail(shared, "unreadable_frame", &error),
@@ -82,6 +91,7 @@ pub(super) fn film(shared: &Shared, mut camera: Box<dyn Camera>, open: &Open) {
             }
         }
     }
+    shared.pulse.delivering(true);
     shared.slot.close();
 }
 
@@ -117,6 +127,7 @@ impl Classifier {
     /// Frames out of the slot, results to the link, until the slot is closed and empty or a stop.
     pub fn run(mut self, shared: &Shared) {
         while !shared.stopping() {
+            shared.pulse.classifier();
             self.obey(shared);
             if self.reporter.paused.load(Ordering::Relaxed) {
                 thread::sleep(PATIENCE / 10);

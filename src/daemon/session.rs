@@ -7,12 +7,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::commands::{Answer, Commands, Vehicle, configured_pack};
+use super::manager::Pulse;
 use super::metrics::Metrics;
 use super::pipeline::{Classifier, Open, Order, Shared, film};
 use super::report::Reporter;
 use super::retask::Retask;
 use super::{DaemonError, Identity};
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::{Bundle, BundleError, slots};
 use crate::camera::{Camera, CameraError, Folder, Policy, Simulated, Slot};
 use crate::config::{Config, ConfigError, Source};
 use crate::decide::{Decider, Tags};
@@ -21,6 +22,7 @@ use crate::publish::spool::Spool;
 use crate::publish::{
     Credentials, CredentialsError, Inbound, Inbox, Link, Message, ModelName, PromptsName, Setup, Topics,
 };
+use crate::vision::golden::{Golden, GoldenError};
 use crate::vision::{EncoderOptions, Vision, VisionError};
 
 /// What the main loop is told.
@@ -59,8 +61,24 @@ impl Prepared {
     /// Loads and checks all that `config` names, the broker excepted.
     ///
     /// # Errors
-    /// [`PrepareError`] naming what is missing and the cure.
+    /// [`PrepareError`] naming what is missing and the cure. A bundle in a slot that cannot be used, or whose golden frames
+    /// disagree, is an error only when the other slot's cannot be used either.
     pub fn new(config: Config) -> Result<Self, PrepareError> {
+        let Some(other) = slots::fallback(&config.bundle) else {
+            let in_slot = slots::is_current(&config.bundle);
+            return Self::with(config, in_slot);
+        };
+        Self::with(config.clone(), true).or_else(|error| match error {
+            PrepareError::Config(_) | PrepareError::Camera(_) => Err(error),
+            _ => {
+                log::error!("{error}; falling back on the bundle before, {}", other.display());
+                Self::with(Config { bundle: other, ..config }, true)
+            }
+        })
+    }
+
+    /// `self_test`: a bundle that came by `bundle install` proves itself at every start.
+    fn with(config: Config, self_test: bool) -> Result<Self, PrepareError> {
         let bundle = Bundle::open(&config.bundle)?;
         let configured = configured_pack(&config)?;
         configured.fits(&bundle.manifest().name, &bundle.text_id())?;
@@ -68,7 +86,10 @@ impl Prepared {
         let retask = config.commands.as_ref().map(|_| Retask::load(&config.state));
         let pack = commanded_pack(&config, retask.as_ref(), &bundle).unwrap_or(configured);
         let options = EncoderOptions { threads: config.threads, ..EncoderOptions::default() };
-        let vision = Vision::load(&bundle, config.limits, &options)?;
+        let mut vision = Vision::load(&bundle, config.limits, &options)?;
+        if self_test {
+            Golden::read(&bundle)?.compare(&mut vision)?;
+        }
         let decider = Decider::new(pack, bundle.manifest().model.logit_scale);
         let camera = open_camera(&config.camera.source)?;
         let credentials = Credentials::read(&config.mqtt)?;
@@ -240,6 +261,7 @@ impl Session {
             slot: Slot::new(policy),
             policy,
             stopping,
+            pulse: Pulse::default(),
             metrics: Metrics::new(),
             link,
             orders: Mutex::default(),
@@ -284,6 +306,11 @@ impl Session {
     /// Tells this session's `Finished` from that of one it replaced.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether its threads still come round.
+    pub fn pulse(&self) -> &Pulse {
+        &self.shared.pulse
     }
 
     /// Time until the next health message.
@@ -342,6 +369,9 @@ pub enum PrepareError {
     /// The image tower.
     #[error(transparent)]
     Vision(#[from] VisionError),
+    /// The bundle's self-test.
+    #[error(transparent)]
+    Golden(#[from] GoldenError),
     /// The camera.
     #[error(transparent)]
     Camera(#[from] CameraError),

@@ -5,6 +5,7 @@
 
 mod decode;
 mod encoder;
+pub mod golden;
 pub mod int8;
 mod preprocess;
 

@@ -217,16 +217,28 @@ impl Subscriber {
     }
 }
 
+/// Where cargo is told what runs this target's programs: an emulator, when they are another machine's.
+const RUNNER: &str = if cfg!(target_arch = "aarch64") {
+    "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER"
+} else {
+    "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER"
+};
+
 /// The binary, to be given arguments.
 pub fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_remoteclipd"));
+    let runner = std::env::var(RUNNER).unwrap_or_default();
+    let mut words = runner.split_whitespace().chain([env!("CARGO_BIN_EXE_remoteclipd")]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("RUST_LOG").env_remove("REMOTECLIPD_BUNDLE");
     command
 }
 
-fn run(config: &Path, log: &Path) -> Child {
+fn run(config: &Path, log: &Path, variables: &[(&str, &str)]) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-    binary().arg("run").arg("--config").arg(config).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    let mut command = binary();
+    command.arg("run").arg("--config").arg(config).envs(variables.iter().copied());
+    command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
 /// A running daemon.
@@ -239,15 +251,20 @@ pub struct Daemon {
 impl Daemon {
     /// `remoteclipd run` with this vehicle and broker port and further lines of configuration.
     pub fn start(port: u16, lines: &str) -> Self {
+        Self::start_with(port, lines, &[])
+    }
+
+    /// The same with further environment variables.
+    pub fn start_with(port: u16, lines: &str, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("remoteclipd.toml");
         write_config(&config, port, lines);
-        Self { child: run(&config, &folder.path().join("log")), folder: Arc::new(folder), config }
+        Self { child: run(&config, &folder.path().join("log"), variables), folder: Arc::new(folder), config }
     }
 
     /// A new process with the configuration and the state of one that has ended.
     pub fn start_again(ended: &Self) -> Self {
-        let child = run(&ended.config, &ended.folder.path().join("log"));
+        let child = run(&ended.config, &ended.folder.path().join("log"), &[]);
         Self { child, folder: Arc::clone(&ended.folder), config: ended.config.clone() }
     }
 

@@ -216,7 +216,7 @@ struct Model {
     waiting: [Vec<u32>; 2],
     /// Of these, what a power cut may cost.
     unsynced: BTreeSet<u32>,
-    /// No fault so far: nothing may come that was done.
+    /// No fault so far, and no kill after a later message was done before an earlier one: nothing may come that was done.
     faultless: bool,
     done: BTreeSet<u32>,
 }
@@ -297,6 +297,12 @@ proptest! {
                     model.faultless = false;
                 }
                 Op::Kill | Op::PowerCut(_) => {
+                    // The ledger keeps the first that is not done: what was done behind it may come twice.
+                    let overtaken = |class: Class| {
+                        let first = model.waiting[class.index()].first().copied().unwrap_or(u32::MAX);
+                        puts[class.index()].iter().any(|id| *id > first && model.done.contains(id))
+                    };
+                    model.faultless &= !Class::ALL.into_iter().any(overtaken);
                     for class in Class::ALL {
                         let puts = &mut puts[class.index()];
                         let lost = puts.split_off(puts.len() - store.in_memory(class) as usize);

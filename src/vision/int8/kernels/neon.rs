@@ -4,14 +4,19 @@
 //! two into 32 bits: three instructions for 16 multiply-adds. Two products of bytes fit 16 bits unless both are
 //! -128 · -128, so a panel that holds -128 takes a fourth instruction instead. Sums run along `k` in four lanes and are
 //! added across at the end, which is why a panel keeps 16 consecutive `k` of a column together.
+//!
+//! A tile is 5 rows by 4 columns: 20 accumulators, 5 rows, 5 products in flight and two registers of weights, all 32. The
+//! instructions are written out in the order they are to run in: left to schedule them, the compiler starts more products
+//! than there are registers for and spills (`benches/arm/mca` shows the loop).
 #![allow(unsafe_code, reason = "vector intrinsics on raw pointers; each block says why it holds")]
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use super::vector::Vector;
 use super::{Kernel, Layout, Tile, glue_for, unrolled};
 
-const LAYOUT: Layout = Layout { rows: 6, columns: 4, depth: 16, offset: 128 };
+const LAYOUT: Layout = Layout { rows: 5, columns: 4, depth: 16, offset: 128 };
 
 /// The kernel; every aarch64 CPU has these instructions.
 pub const KERNEL: Kernel = Kernel { name: "neon", layout: LAYOUT, tile, glue: compiled::GLUE };
@@ -45,10 +50,60 @@ unsafe fn by_rows<const FULL: bool>(t: &Tile, acc: &mut [i32]) {
             2 => rows::<2, FULL>(t, acc),
             3 => rows::<3, FULL>(t, acc),
             4 => rows::<4, FULL>(t, acc),
-            5 => rows::<5, FULL>(t, acc),
-            _ => rows::<6, FULL>(t, acc),
+            _ => rows::<5, FULL>(t, acc),
         }
     }
+}
+
+/// `$to` = the 16 bytes at `$from + $offset`.
+macro_rules! load {
+    ($to:expr, $from:expr, $offset:expr) => {
+        asm!(
+            "ldr {to:q}, [{from}, {offset}]",
+            to = out(vreg) $to,
+            from = in(reg) $from,
+            offset = const $offset,
+            options(readonly, nostack, preserves_flags),
+        )
+    };
+}
+
+/// `$to` = the products of the low (`smull`, `8b`) or high (`smull2`, `16b`) bytes, 16 bits each.
+macro_rules! multiply {
+    ($instruction:literal, $bytes:literal, $to:expr, $a:expr, $w:expr) => {
+        asm!(
+            concat!($instruction, " {to:v}.8h, {a:v}.", $bytes, ", {w:v}.", $bytes),
+            to = out(vreg) $to,
+            a = in(vreg) $a,
+            w = in(vreg) $w,
+            options(nomem, nostack, preserves_flags),
+        )
+    };
+}
+
+/// `$to` += the products of the high bytes.
+macro_rules! multiply_add {
+    ($to:expr, $a:expr, $w:expr) => {
+        asm!(
+            "smlal2 {to:v}.8h, {a:v}.16b, {w:v}.16b",
+            to = inout(vreg) $to,
+            a = in(vreg) $a,
+            w = in(vreg) $w,
+            options(nomem, nostack, preserves_flags),
+        )
+    };
+}
+
+/// `$sum` += neighbouring products, two by two.
+macro_rules! add_pairs {
+    ($sum:expr, $products:expr) => {
+        asm!(
+            "sadalp {sum:v}.4s, {products:v}.8h",
+            sum = inout(vreg) $sum,
+            products = in(vreg) $products,
+            options(nomem, nostack, preserves_flags),
+        )
+    };
 }
 
 /// # Safety
@@ -56,31 +111,38 @@ unsafe fn by_rows<const FULL: bool>(t: &Tile, acc: &mut [i32]) {
 #[target_feature(enable = "neon")]
 unsafe fn rows<const R: usize, const FULL: bool>(t: &Tile, acc: &mut [i32]) {
     let mut sums = [[vdupq_n_s32(0); 4]; R];
-    let mut w = t.panel.as_ptr();
+    let mut panel = t.panel.as_ptr();
     for s in 0..t.segments {
         // SAFETY: `check` bounds the panel to segments · steps · 64 bytes and every row's run to steps · 16 bytes inside
-        // `a`; past the last step the pointers are not read through.
+        // `a`; past the last step the pointers are not read through. The other
+        // instructions touch registers only.
         unsafe {
             let mut at = t.a.as_ptr().add(s * t.segment_stride).cast::<i8>();
             for _ in 0..t.steps {
+                let mut w: int8x16_t;
+                load!(w, panel, 0);
                 let mut a = [vdupq_n_s8(0); R];
                 unrolled!(R, ROW => {
                     a[ROW] = vld1q_s8(at.wrapping_add(t.row_stride.wrapping_mul(ROW)));
                 });
                 unrolled!(4, COLUMN => {
-                    let w = vld1q_s8(w.add(16 * COLUMN));
-                    unrolled!(R, ROW => {
-                        let sum = &mut sums[ROW][COLUMN];
-                        let low = vmull_s8(vget_low_s8(a[ROW]), vget_low_s8(w));
-                        *sum = if FULL {
-                            vpadalq_s16(vpadalq_s16(*sum, low), vmull_high_s8(a[ROW], w))
-                        } else {
-                            vpadalq_s16(*sum, vmlal_high_s8(low, a[ROW], w))
-                        };
-                    });
+                    let mut next = w;
+                    if COLUMN < 3 {
+                        load!(next, panel, 16 * (COLUMN + 1));
+                    }
+                    let mut products = [vdupq_n_s16(0); R];
+                    unrolled!(R, ROW => multiply!("smull", "8b", products[ROW], a[ROW], w));
+                    if FULL {
+                        unrolled!(R, ROW => add_pairs!(sums[ROW][COLUMN], products[ROW]));
+                        unrolled!(R, ROW => multiply!("smull2", "16b", products[ROW], a[ROW], w));
+                    } else {
+                        unrolled!(R, ROW => multiply_add!(products[ROW], a[ROW], w));
+                    }
+                    unrolled!(R, ROW => add_pairs!(sums[ROW][COLUMN], products[ROW]));
+                    w = next;
                 });
                 at = at.wrapping_add(16);
-                w = w.wrapping_add(64);
+                panel = panel.wrapping_add(64);
             }
         }
     }

@@ -1,8 +1,11 @@
 //! aarch64 with the dot product: Cortex-A76 and later.
 //!
 //! `sdot` by element multiplies four bytes of each of four columns by four bytes of one row and adds them to four
-//! 32-bit sums: 16 multiply-adds an instruction. A tile is 8 rows by 8 columns: 16 accumulators; a row's register
-//! serves four steps. The instruction's intrinsic is not stable, so it is written out.
+//! 32-bit sums: 16 multiply-adds an instruction. A tile is 6 rows by 16 columns: 24 accumulators, six rows, whose registers
+//! serve four steps, and two registers of weights, all 32.
+//!
+//! The instruction's intrinsic is not stable, so it is written out, and with it the loads of weights in the order they are
+//! to run in: the compiler would begin more of them than there are registers for and spill (`benches/arm/mca`).
 #![allow(unsafe_code, reason = "vector intrinsics on raw pointers; each block says why it holds")]
 
 use std::arch::aarch64::*;
@@ -10,7 +13,7 @@ use std::arch::{asm, is_aarch64_feature_detected};
 
 use super::{Kernel, Layout, Tile, neon, unrolled};
 
-const LAYOUT: Layout = Layout { rows: 8, columns: 8, depth: 4, offset: 128 };
+const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 4, offset: 128 };
 
 /// The kernel, where the machine has its instructions.
 pub fn kernel() -> Option<Kernel> {
@@ -32,9 +35,7 @@ fn tile(t: &Tile, acc: &mut [i32]) {
             3 => rows::<3>(t, acc),
             4 => rows::<4>(t, acc),
             5 => rows::<5>(t, acc),
-            6 => rows::<6>(t, acc),
-            7 => rows::<7>(t, acc),
-            _ => rows::<8>(t, acc),
+            _ => rows::<6>(t, acc),
         }
     }
 }
@@ -47,7 +48,7 @@ macro_rules! dot {
             sum = inout(vreg) $sum,
             w = in(vreg) $w,
             a = in(vreg) $a,
-            options(pure, nomem, nostack, preserves_flags),
+            options(nomem, nostack, preserves_flags),
         )
     };
 }
@@ -55,10 +56,18 @@ macro_rules! dot {
 /// One step of four `k` for all rows, `$lane` of the loaded registers.
 macro_rules! step {
     ($rows:ident, $sums:ident, $a:ident, $w:ident, $lane:literal) => {{
-        let (w0, w1) = (vld1q_s8($w.add(32 * $lane)), vld1q_s8($w.add(32 * $lane + 16)));
-        unrolled!($rows, ROW => {
-            dot!($sums[ROW][0], w0, $a[ROW], $lane);
-            dot!($sums[ROW][1], w1, $a[ROW], $lane);
+        unrolled!(2, TWO => {
+            let (w0, w1): (int8x16_t, int8x16_t);
+            asm!(
+                "ldp {w0:q}, {w1:q}, [{from}, {offset}]",
+                w0 = out(vreg) w0,
+                w1 = out(vreg) w1,
+                from = in(reg) $w,
+                offset = const 64 * $lane + 32 * TWO,
+                options(readonly, nostack, preserves_flags),
+            );
+            unrolled!($rows, ROW => dot!($sums[ROW][2 * TWO], w0, $a[ROW], $lane));
+            unrolled!($rows, ROW => dot!($sums[ROW][2 * TWO + 1], w1, $a[ROW], $lane));
         });
     }};
 }
@@ -67,10 +76,10 @@ macro_rules! step {
 /// `t` must have passed [`Tile::check`] with `t.rows == R`, and the CPU must have the dot product.
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
-    let mut sums = [[vdupq_n_s32(0); 2]; R];
+    let mut sums = [[vdupq_n_s32(0); 4]; R];
     let mut w = t.panel.as_ptr();
     for s in 0..t.segments {
-        // SAFETY: `check` bounds the panel to segments · steps · 32 bytes and every row's run to steps · 4 bytes inside
+        // SAFETY: `check` bounds the panel to segments · steps · 64 bytes and every row's run to steps · 4 bytes inside
         // `a`: 16 are loaded while four steps are left, then 4 at a time; past the last step the pointers are not read
         // through. The instructions touch registers only.
         unsafe {
@@ -85,7 +94,7 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
                 step!(R, sums, a, w, 2);
                 step!(R, sums, a, w, 3);
                 at = at.wrapping_add(16);
-                w = w.wrapping_add(128);
+                w = w.wrapping_add(256);
             }
             for _ in 0..t.steps % 4 {
                 let mut a = [vdupq_n_s8(0); R];
@@ -95,16 +104,14 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
                 });
                 step!(R, sums, a, w, 0);
                 at = at.wrapping_add(4);
-                w = w.wrapping_add(32);
+                w = w.wrapping_add(64);
             }
         }
     }
     unrolled!(R, ROW => {
-        // SAFETY: `check` has found room for R rows of 8 sums.
-        unsafe {
-            let out = acc.as_mut_ptr().add(8 * ROW);
-            vst1q_s32(out, sums[ROW][0]);
-            vst1q_s32(out.add(4), sums[ROW][1]);
-        }
+        unrolled!(4, FOUR => {
+            // SAFETY: `check` has found room for R rows of 16 sums.
+            unsafe { vst1q_s32(acc.as_mut_ptr().add(16 * ROW + 4 * FOUR), sums[ROW][FOUR]) };
+        });
     });
 }

@@ -1,9 +1,12 @@
 //! aarch64 with the int8 matrix multiply: Cortex-A510, A710, Neoverse V1 and later.
 //!
-//! `smmla` multiplies two rows by two columns, eight `k` deep: 32 multiply-adds an instruction. A tile is 10 rows by 8
-//! columns: 20 accumulators of two rows by two columns. A panel keeps eight consecutive `k` of a column together, so
-//! two columns are one register as they lie; two rows are loaded 16 bytes each and zipped. The instruction's intrinsic
-//! is not stable, so it is written out.
+//! `smmla` multiplies two rows by two columns, eight `k` deep: 32 multiply-adds an instruction. A panel keeps eight
+//! consecutive `k` of a column together, so two columns are one register as they lie; two rows are loaded 16 bytes each and
+//! zipped. A tile is 6 rows by 16 columns: 24 accumulators of two rows by two columns, six registers of zipped rows and two
+//! of weights, all 32; wide rather than tall, because weights cost half a load a register and rows a load and a zip.
+//!
+//! The instruction's intrinsic is not stable, so it is written out, and with it the loads and zips around it in the order
+//! they are to run in: the compiler would begin all of them first and spill (`benches/arm/mca` shows the loop).
 #![allow(unsafe_code, reason = "vector intrinsics on raw pointers; each block says why it holds")]
 
 use std::arch::aarch64::*;
@@ -11,7 +14,7 @@ use std::arch::{asm, is_aarch64_feature_detected};
 
 use super::{Kernel, Layout, Tile, neon, unrolled};
 
-const LAYOUT: Layout = Layout { rows: 10, columns: 8, depth: 8, offset: 128 };
+const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 8, offset: 128 };
 
 /// The kernel, where the machine has its instructions.
 pub fn kernel() -> Option<Kernel> {
@@ -25,27 +28,54 @@ fn tile(t: &Tile, acc: &mut [i32]) {
         match t.rows.div_ceil(2) {
             1 => pairs::<1>(t, acc),
             2 => pairs::<2>(t, acc),
-            3 => pairs::<3>(t, acc),
-            4 => pairs::<4>(t, acc),
-            _ => pairs::<5>(t, acc),
+            _ => pairs::<3>(t, acc),
         }
     }
 }
 
-/// One step of eight `k`: all pairs of rows by the four pairs of columns at `$w`.
+/// `$first`, `$then` = the first and the second eight bytes of two rows, row beside row.
+macro_rules! zip {
+    ($first:expr, $then:expr, $upper:expr, $lower:expr) => {
+        asm!(
+            "zip1 {first:v}.2d, {upper:v}.2d, {lower:v}.2d",
+            "zip2 {then:v}.2d, {upper:v}.2d, {lower:v}.2d",
+            first = out(vreg) $first,
+            then = lateout(vreg) $then,
+            upper = in(vreg) $upper,
+            lower = in(vreg) $lower,
+            options(nomem, nostack, preserves_flags),
+        )
+    };
+}
+
+/// `$sum` += two rows by two columns.
+macro_rules! multiply_add {
+    ($sum:expr, $a:expr, $w:expr) => {
+        asm!(
+            "smmla {sum:v}.4s, {a:v}.16b, {w:v}.16b",
+            sum = inout(vreg) $sum,
+            a = in(vreg) $a,
+            w = in(vreg) $w,
+            options(nomem, nostack, preserves_flags),
+        )
+    };
+}
+
+/// One step of eight `k`: all pairs of rows by the eight pairs of columns at `$w`.
 macro_rules! step {
     ($pairs:ident, $sums:ident, $a:ident, $w:expr) => {
-        unrolled!(4, COLUMN => {
-            let w = vld1q_s8($w.add(16 * COLUMN));
-            unrolled!($pairs, PAIR => {
-                asm!(
-                    "smmla {sum:v}.4s, {a:v}.16b, {w:v}.16b",
-                    sum = inout(vreg) $sums[PAIR][COLUMN],
-                    a = in(vreg) $a[PAIR],
-                    w = in(vreg) w,
-                    options(pure, nomem, nostack, preserves_flags),
-                );
-            });
+        unrolled!(4, TWO => {
+            let (w0, w1): (int8x16_t, int8x16_t);
+            asm!(
+                "ldp {w0:q}, {w1:q}, [{from}, {offset}]",
+                w0 = out(vreg) w0,
+                w1 = out(vreg) w1,
+                from = in(reg) $w,
+                offset = const 32 * TWO,
+                options(readonly, nostack, preserves_flags),
+            );
+            unrolled!($pairs, PAIR => multiply_add!($sums[PAIR][2 * TWO], $a[PAIR], w0));
+            unrolled!($pairs, PAIR => multiply_add!($sums[PAIR][2 * TWO + 1], $a[PAIR], w1));
         })
     };
 }
@@ -54,14 +84,14 @@ macro_rules! step {
 /// `t` must have passed [`Tile::check`] with `t.rows` of `2 P` or `2 P - 1`, and the CPU must have the instruction.
 #[target_feature(enable = "neon,i8mm")]
 unsafe fn pairs<const P: usize>(t: &Tile, acc: &mut [i32]) {
-    let mut sums = [[vdupq_n_s32(0); 4]; P];
+    let mut sums = [[vdupq_n_s32(0); 8]; P];
     let mut w = t.panel.as_ptr();
     let two = t.row_stride.wrapping_mul(2);
     // The second row of an odd last pair is its first once more; its sums are not stored.
     let second = |pair: usize| if 2 * pair + 1 < t.rows { t.row_stride } else { 0 };
     for s in 0..t.segments {
-        // SAFETY: `check` bounds the panel to segments · steps · 64 bytes and every row's run to steps · 8 bytes inside
-        // `a`: 16 are loaded while two steps are left, then 8; past the last step the pointers are not read through. The
+        // SAFETY: `check` bounds the panel to segments · steps · 128 bytes and every row's run to steps · 8 bytes inside
+        // `a`: 16 are loaded while two steps are left, then 8; past the last step the pointers are not read through. The other
         // instructions touch registers only.
         unsafe {
             let mut at = t.a.as_ptr().add(s * t.segment_stride).cast::<i8>();
@@ -69,15 +99,13 @@ unsafe fn pairs<const P: usize>(t: &Tile, acc: &mut [i32]) {
                 let (mut first, mut then) = ([vdupq_n_s8(0); P], [vdupq_n_s8(0); P]);
                 unrolled!(P, PAIR => {
                     let row = at.wrapping_add(two.wrapping_mul(PAIR));
-                    let upper = vreinterpretq_s64_s8(vld1q_s8(row));
-                    let lower = vreinterpretq_s64_s8(vld1q_s8(row.wrapping_add(second(PAIR))));
-                    first[PAIR] = vreinterpretq_s8_s64(vzip1q_s64(upper, lower));
-                    then[PAIR] = vreinterpretq_s8_s64(vzip2q_s64(upper, lower));
+                    let (upper, lower) = (vld1q_s8(row), vld1q_s8(row.wrapping_add(second(PAIR))));
+                    zip!(first[PAIR], then[PAIR], upper, lower);
                 });
                 step!(P, sums, first, w);
-                step!(P, sums, then, w.add(64));
+                step!(P, sums, then, w.add(128));
                 at = at.wrapping_add(16);
-                w = w.wrapping_add(128);
+                w = w.wrapping_add(256);
             }
             if t.steps % 2 == 1 {
                 let mut a = [vdupq_n_s8(0); P];
@@ -86,18 +114,19 @@ unsafe fn pairs<const P: usize>(t: &Tile, acc: &mut [i32]) {
                     a[PAIR] = vcombine_s8(vld1_s8(row), vld1_s8(row.wrapping_add(second(PAIR))));
                 });
                 step!(P, sums, a, w);
-                w = w.wrapping_add(64);
+                w = w.wrapping_add(128);
             }
         }
     }
     unrolled!(P, PAIR => {
-        unrolled!(4, COLUMN => {
-            // SAFETY: `check` has found room for `t.rows` rows of 8 sums.
+        unrolled!(4, TWO => {
+            let [left, right] = [2 * TWO, 2 * TWO + 1].map(|column| vreinterpretq_s64_s32(sums[PAIR][column]));
+            // SAFETY: `check` has found room for `t.rows` rows of 16 sums.
             unsafe {
-                let out = acc.as_mut_ptr().add(16 * PAIR + 2 * COLUMN);
-                vst1_s32(out, vget_low_s32(sums[PAIR][COLUMN]));
+                let out = acc.as_mut_ptr().add(32 * PAIR + 4 * TWO);
+                vst1q_s32(out, vreinterpretq_s32_s64(vzip1q_s64(left, right)));
                 if 2 * PAIR + 1 < t.rows {
-                    vst1_s32(out.add(8), vget_high_s32(sums[PAIR][COLUMN]));
+                    vst1q_s32(out.add(16), vreinterpretq_s32_s64(vzip2q_s64(left, right)));
                 }
             }
         });

@@ -120,6 +120,35 @@ fn every_row_count_and_column_tail() {
     }
 }
 
+/// The sums are the same on every machine: this digest was written on x86-64 and is asserted everywhere.
+#[test]
+fn the_sums_are_those_of_every_other_machine() {
+    let mut state = 1u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    for ((rows, columns, segments, run), written) in
+        [((50, 64, 1, 768), 0x080b_a2e0_5764_599e), ((13, 33, 3, 37), 0xf18e_1923_535c_b6f6)]
+    {
+        let levels = (0..segments * rows * run).map(|_| random()).collect();
+        let weights: Vec<i8> = (0..columns * segments * run).map(|_| random() as i8).collect();
+        let case = Case { rows, columns, segments, run, row_stride: run, levels, weights };
+        let k = segments * run;
+        let column_sum = |c: usize| case.weights[c * k..][..k].iter().map(|w| i32::from(*w)).sum::<i32>();
+        for kernel in kernels() {
+            let computed = case.computed(&kernel);
+            // Back to levels 0..=255, which not all kernels read.
+            let sums = computed.iter().enumerate().map(|(i, sum)| sum + kernel.layout.offset * column_sum(i % columns));
+            // FNV-1a.
+            let digest = sums.flat_map(i32::to_le_bytes).fold(0xcbf2_9ce4_8422_2325, |digest: u64, byte| {
+                (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+            assert_eq!(digest, written, "{} on {rows} rows", kernel.name);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
