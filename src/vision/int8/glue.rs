@@ -332,45 +332,6 @@ fn quick_gelu<V: Vector>(x: V) -> V {
     x.div(V::splat(1.0).add(exp(x.mul(V::splat(-1.702)))))
 }
 
-/// How results are kept.
-pub trait Keep: Copy {
-    /// What a result becomes.
-    type Item;
-    /// Writes the results of a register.
-    fn keep<V: Vector>(self, v: V, out: &mut [Self::Item]);
-}
-
-/// As they are.
-#[derive(Debug, Clone, Copy)]
-pub struct Values;
-
-/// As stored bytes of levels, for results that lie within the levels' range.
-#[derive(Debug, Clone, Copy)]
-pub struct Levels {
-    /// What a level means; its zero is 0.
-    pub scale: f32,
-    /// What is subtracted from a level to store it.
-    pub offset: i32,
-}
-
-impl Keep for Values {
-    type Item = f32;
-
-    #[inline(always)]
-    fn keep<V: Vector>(self, v: V, out: &mut [f32]) {
-        v.store(out);
-    }
-}
-
-impl Keep for Levels {
-    type Item = u8;
-
-    #[inline(always)]
-    fn keep<V: Vector>(self, v: V, out: &mut [u8]) {
-        v.mul(V::splat(1.0 / self.scale)).levels(self.offset, out);
-    }
-}
-
 /// A depthwise convolution of one NHWC image.
 #[derive(Debug, Clone, Copy)]
 pub struct Depthwise<'a> {
@@ -394,21 +355,21 @@ pub struct Depthwise<'a> {
 
 /// Writes line `y` of the output.
 #[inline(always)]
-pub fn depthwise<V: Vector, K: Keep>(d: &Depthwise, y: usize, keep: K, out: &mut [K::Item]) {
+pub fn depthwise<V: Vector>(d: &Depthwise, y: usize, out: &mut [f32]) {
     let channels = d.bias.len();
     let mut c = 0;
     while c + V::LANES <= channels {
-        depthwise_channels::<V, K>(d, y, c, keep, out);
+        depthwise_channels::<V>(d, y, c, out);
         c += V::LANES;
     }
     for c in c..channels {
-        depthwise_channels::<f32, K>(d, y, c, keep, out);
+        depthwise_channels::<f32>(d, y, c, out);
     }
 }
 
 /// One register's worth of channels of one line.
 #[inline(always)]
-fn depthwise_channels<V: Vector, K: Keep>(d: &Depthwise, y: usize, c: usize, keep: K, out: &mut [K::Item]) {
+fn depthwise_channels<V: Vector>(d: &Depthwise, y: usize, c: usize, out: &mut [f32]) {
     let (channels, width) = (d.bias.len(), d.size.1);
     let columns = out.len() / channels;
     // Output columns whose window lies inside the line.
@@ -416,23 +377,22 @@ fn depthwise_channels<V: Vector, K: Keep>(d: &Depthwise, y: usize, c: usize, kee
     let last = (width + d.before.1).checked_sub(d.kernel.1).map(|spare| spare / d.stride.1);
     let end = last.map_or(first, |last| (last + 1).clamp(first, columns));
     let inside = match d.kernel {
-        (2, 2) => depthwise_inside::<V, K, 2>(d, (y, c), first..end, keep, out),
-        (3, 3) => depthwise_inside::<V, K, 3>(d, (y, c), first..end, keep, out),
+        (2, 2) => depthwise_inside::<V, 2>(d, (y, c), first..end, out),
+        (3, 3) => depthwise_inside::<V, 3>(d, (y, c), first..end, out),
         _ => first..first,
     };
     for x in (0..inside.start).chain(inside.end..columns) {
-        depthwise_at::<V, K>(d, (y, x), c, keep, out);
+        depthwise_at::<V>(d, (y, x), c, out);
     }
 }
 
 /// The columns of a line whose `N` x `N` window lies inside it: the taps stay in registers.
 #[inline(always)]
-fn depthwise_inside<V: Vector, K: Keep, const N: usize>(
+fn depthwise_inside<V: Vector, const N: usize>(
     d: &Depthwise,
     (y, c): (usize, usize),
     xs: Range<usize>,
-    keep: K,
-    out: &mut [K::Item],
+    out: &mut [f32],
 ) -> Range<usize> {
     let (channels, (height, width)) = (d.bias.len(), d.size);
     let mut taps = [[V::splat(0.0); N]; N];
@@ -461,14 +421,14 @@ fn depthwise_inside<V: Vector, K: Keep, const N: usize>(
                 line = if kx + 1 < N { &line[channels..] } else { &[] };
             }
         }
-        keep.keep(sum.max(low).min(high), &mut out[x * channels + c..]);
+        sum.max(low).min(high).store(&mut out[x * channels + c..]);
     }
     xs
 }
 
 /// One register's worth of channels of one output pixel.
 #[inline(always)]
-fn depthwise_at<V: Vector, K: Keep>(d: &Depthwise, (y, x): (usize, usize), c: usize, keep: K, out: &mut [K::Item]) {
+fn depthwise_at<V: Vector>(d: &Depthwise, (y, x): (usize, usize), c: usize, out: &mut [f32]) {
     let channels = d.bias.len();
     let (height, width) = d.size;
     let mut sum = V::load(&d.bias[c..]);
@@ -480,7 +440,7 @@ fn depthwise_at<V: Vector, K: Keep>(d: &Depthwise, (y, x): (usize, usize), c: us
             sum = pixel.fma(V::load(&d.taps[(ky * d.kernel.1 + kx) * channels + c..]), sum);
         }
     }
-    keep.keep(sum.max(V::splat(d.clamp.0)).min(V::splat(d.clamp.1)), &mut out[x * channels + c..]);
+    sum.max(V::splat(d.clamp.0)).min(V::splat(d.clamp.1)).store(&mut out[x * channels + c..]);
 }
 
 /// Attention of one head: what each token reads from all tokens.

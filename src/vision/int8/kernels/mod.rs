@@ -11,7 +11,7 @@
 
 use std::time::Instant;
 
-use super::glue::{Attend, Depthwise, Finish, Levels, Quantise, Scale};
+use super::glue::{Attend, Depthwise, Finish, Quantise, Scale};
 use super::pool::Block;
 
 #[cfg(target_arch = "x86_64")]
@@ -156,8 +156,6 @@ pub struct Glue {
     pub attend: fn(&Attend, &mut [f32], &mut Block<f32>),
     /// See [`glue::depthwise`].
     pub depthwise: fn(&Depthwise, usize, &mut [f32]),
-    /// See [`glue::depthwise`].
-    pub depthwise_levels: fn(&Depthwise, usize, Levels, &mut [u8]),
 }
 
 /// Which kernel to run, by name; what `--kernel` and tests say.
@@ -258,7 +256,7 @@ use unrolled;
 macro_rules! glue_for {
     ($(#[$feature:meta])* $vector:ty) => {
         mod compiled {
-            use crate::vision::int8::glue::{self, Attend, Depthwise, Finish, Levels, Quantise, Scale, Values};
+            use crate::vision::int8::glue::{self, Attend, Depthwise, Finish, Quantise, Scale};
             use crate::vision::int8::pool::Block;
 
             $(#[$feature])*
@@ -291,11 +289,7 @@ macro_rules! glue_for {
             }
             $(#[$feature])*
             fn depthwise(d: &Depthwise, y: usize, out: &mut [f32]) {
-                glue::depthwise::<$vector, _>(d, y, Values, out)
-            }
-            $(#[$feature])*
-            fn depthwise_levels(d: &Depthwise, y: usize, levels: Levels, out: &mut [u8]) {
-                glue::depthwise::<$vector, _>(d, y, levels, out)
+                glue::depthwise::<$vector>(d, y, out)
             }
 
             // SAFETY (each): the enclosing file hands these out only after it has detected the features.
@@ -309,7 +303,6 @@ macro_rules! glue_for {
                 finish: |f, acc, out| unsafe { finish(f, acc, out) },
                 attend: |a, scratch, out| unsafe { attend(a, scratch, out) },
                 depthwise: |d, y, out| unsafe { depthwise(d, y, out) },
-                depthwise_levels: |d, y, levels, out| unsafe { depthwise_levels(d, y, levels, out) },
             };
         }
     };

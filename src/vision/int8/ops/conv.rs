@@ -4,9 +4,6 @@
 //! pixels in one 32-bit sum, so they must share a scale: one an image. The quantised image is laid out with its
 //! padding, and each kernel row of a window is then one run of bytes that the kernel reads in place, with no im2col
 //! copy. Zero is exact under every scale, so the padding is too.
-//!
-//! Where the layer before bounds its output by itself (a ReLU6), it can leave levels instead of values, and a pointwise
-//! convolution reads those in place.
 
 use tract_onnx::tract_hir::internal::*;
 
@@ -32,8 +29,6 @@ pub struct Conv {
     pub activation: Activation,
     /// Whether there is a second input.
     pub residual: bool,
-    /// The input is levels of this scale as stored bytes, no values: of a pointwise window only.
-    pub levels: Option<f32>,
 }
 
 equal_by_identity!(Conv, weights);
@@ -53,13 +48,6 @@ impl Conv {
         let walk = Walk::Rows { stride, group_stride: 0 };
         self.product(bytes, walk, Scales::Rows(scales), residual).run(&self.runtime, out);
         Ok(())
-    }
-
-    /// Over levels that the layer before has left as the kernel wants them.
-    fn pointwise_levels(&self, bytes: &[u8], scale: f32, residual: Option<&[f32]>, out: &mut [f32]) {
-        let walk = Walk::Rows { stride: self.weights.inner.len(), group_stride: 0 };
-        let scales = [Scale { scale, zero: 0 }];
-        self.product(bytes, walk, Scales::Groups(&scales), residual).run(&self.runtime, out);
     }
 
     fn windowed(&self, x: &[f32], shape: &[usize], residual: Option<&[f32]>, out: &mut [f32]) -> TractResult<()> {
@@ -138,12 +126,11 @@ impl Op for Conv {
 
     fn info(&self) -> TractResult<Vec<String>> {
         Ok(vec![format!(
-            "{} -> {}, {:?}, {:?}{}{}",
+            "{} -> {}, {:?}, {:?}{}",
             self.weights.inner.len(),
             self.weights.columns,
             self.window,
             self.activation,
-            if self.levels.is_some() { ", of levels" } else { "" },
             if self.residual { ", residual" } else { "" }
         )])
     }
@@ -160,9 +147,7 @@ impl EvalOp for Conv {
         let residual = residual.as_ref().map(|r| r.as_slice()).transpose()?;
         let mut out = Tensor::zero::<f32>(&self.output_shape(inputs[0].shape()))?;
         let mut view = out.try_as_plain_ram_mut()?;
-        if let Some(scale) = self.levels {
-            self.pointwise_levels(x.as_slice()?, scale, residual, view.as_slice_mut()?);
-        } else if self.window.is_pointwise() {
+        if self.window.is_pointwise() {
             self.pointwise(x.as_slice()?, residual, view.as_slice_mut()?)?;
         } else {
             self.windowed(x.as_slice()?, inputs[0].shape(), residual, view.as_slice_mut()?)?;

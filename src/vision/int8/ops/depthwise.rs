@@ -6,7 +6,7 @@
 use tract_onnx::tract_hir::internal::*;
 
 use super::{Window, equal_by_identity};
-use crate::vision::int8::glue::{self, Levels};
+use crate::vision::int8::glue;
 use crate::vision::int8::runtime::Runtime;
 
 /// The kernels of a depthwise convolution.
@@ -29,8 +29,6 @@ pub struct Depthwise {
     pub window: Window,
     /// Limits of the output.
     pub clamp: (f32, f32),
-    /// Gives levels of this scale as stored bytes, instead of values: for a product that reads them as they are.
-    pub levels: Option<f32>,
 }
 
 equal_by_identity!(Depthwise, weights);
@@ -40,10 +38,6 @@ impl Depthwise {
         let (height, width) = self.window.output((input[1], input[2]));
         tvec!(input[0], height, width, input[3])
     }
-
-    fn output_type(&self) -> DatumType {
-        if self.levels.is_some() { u8::datum_type() } else { f32::datum_type() }
-    }
 }
 
 impl Op for Depthwise {
@@ -52,7 +46,7 @@ impl Op for Depthwise {
     }
 
     fn info(&self) -> TractResult<Vec<String>> {
-        Ok(vec![format!("{:?}, {:?}{}", self.window, self.clamp, if self.levels.is_some() { ", levels" } else { "" })])
+        Ok(vec![format!("{:?}, {:?}", self.window, self.clamp)])
     }
 
     op_as_typed_op!();
@@ -66,35 +60,26 @@ impl EvalOp for Depthwise {
         let x = inputs[0].try_as_plain_ram()?;
         let x = x.as_slice::<f32>()?;
         let out_shape = self.output_shape(shape);
+        let mut out = Tensor::zero::<f32>(&out_shape)?;
+        let mut view = out.try_as_plain_ram_mut()?;
         let line = out_shape[2] * out_shape[3];
         let image = shape[1] * shape[2] * shape[3];
         let Runtime { kernel, pool, .. } = &*self.runtime;
-        let layer = |row: usize| glue::Depthwise {
-            x: &x[row / out_shape[1] * image..][..image],
-            size: (shape[1], shape[2]),
-            taps: &self.weights.taps,
-            bias: &self.weights.bias,
-            kernel: self.window.kernel,
-            stride: self.window.stride,
-            before: self.window.before,
-            clamp: self.clamp,
-        };
-        let mut out = Tensor::zero_dt(self.output_type(), &out_shape)?;
-        let mut view = out.try_as_plain_ram_mut()?;
-        if let Some(scale) = self.levels {
-            let levels = Levels { scale, offset: kernel.layout.offset };
-            pool.blocks(view.as_slice_mut::<u8>()?, line, (4, line), |block| {
-                for row in block.rows() {
-                    (kernel.glue.depthwise_levels)(&layer(row), row % out_shape[1], levels, block.row(row));
-                }
-            });
-        } else {
-            pool.blocks(view.as_slice_mut::<f32>()?, line, (4, line), |block| {
-                for row in block.rows() {
-                    (kernel.glue.depthwise)(&layer(row), row % out_shape[1], block.row(row));
-                }
-            });
-        }
+        pool.blocks(view.as_slice_mut::<f32>()?, line, (4, line), |block| {
+            for row in block.rows() {
+                let layer = glue::Depthwise {
+                    x: &x[row / out_shape[1] * image..][..image],
+                    size: (shape[1], shape[2]),
+                    taps: &self.weights.taps,
+                    bias: &self.weights.bias,
+                    kernel: self.window.kernel,
+                    stride: self.window.stride,
+                    before: self.window.before,
+                    clamp: self.clamp,
+                };
+                (kernel.glue.depthwise)(&layer, row % out_shape[1], block.row(row));
+            }
+        });
         Ok(tvec!(out.into_tvalue()))
     }
 }
@@ -102,7 +87,7 @@ impl EvalOp for Depthwise {
 impl TypedOp for Depthwise {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let shape = inputs[0].shape.as_concrete().context("DepthwiseInt8: the input's shape is not fixed")?;
-        Ok(tvec!(self.output_type().fact(&*self.output_shape(shape))))
+        Ok(tvec!(f32::fact(&*self.output_shape(shape))))
     }
 
     fn cost(&self, inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {

@@ -82,7 +82,6 @@ impl<'a> Found<'a> {
             window: self.window,
             activation: self.epilogue.activation,
             residual: self.epilogue.residual.is_some(),
-            levels: None,
         })
     }
 
@@ -101,7 +100,7 @@ impl<'a> Found<'a> {
         let tap = |i: usize| f32::from(values[i % channels * taps + i / channels]) * scale[i % channels];
         let taps = (0..taps * channels).map(tap).collect();
         let weights = Arc::new(DepthwiseWeights { taps, bias: self.epilogue.bias.clone() });
-        Ok(Some(Depthwise { runtime: context.runtime.clone(), weights, window: self.window, clamp, levels: None }))
+        Ok(Some(Depthwise { runtime: context.runtime.clone(), weights, window: self.window, clamp }))
     }
 
     fn pixels(&self, context: &Context) -> TractResult<PixelConv> {
@@ -217,7 +216,7 @@ fn average(context: &Context, window: Window, channels: usize) -> Depthwise {
     let taps = window.kernel.0 * window.kernel.1;
     let weights = DepthwiseWeights { taps: vec![1.0 / taps as f32; taps * channels], bias: vec![0.0; channels] };
     let clamp = (f32::NEG_INFINITY, f32::INFINITY);
-    Depthwise { runtime: context.runtime.clone(), weights: Arc::new(weights), window, clamp, levels: None }
+    Depthwise { runtime: context.runtime.clone(), weights: Arc::new(weights), window, clamp }
 }
 
 /// The convolution that reads the model's input: takes RGB bytes from now on, and the model with it.

@@ -5,8 +5,7 @@
 //! pools follow, and the axis moves this puts between neighbours cancel when tract declutters. The second runs on the decluttered graph:
 //! products with an int8 weight become [`Linear`](super::ops::Linear) layers over a plain matrix, with bias,
 //! activation and residual fused, and layer normalisations get a kernel or are fused into the one layer they feed. The
-//! third drops chains of axis operations that cancel. The last lets a depthwise convolution with a bounded output hand
-//! levels to the pointwise one behind it.
+//! third drops chains of axis operations that cancel.
 //!
 //! A product the rules do not recognise keeps its [`QuantWeight`](super::weight::QuantWeight) and is computed by tract
 //! from weights it dequantises on every run: slow but right. [`super::super::encoder`]'s op histogram shows it.
@@ -15,14 +14,13 @@ mod attention;
 mod conv;
 mod epilogue;
 mod layout;
-mod levels;
 mod linear;
 mod norm;
 
 use tract_onnx::tract_hir::internal::*;
 
 use super::import::ImportedNorm;
-use super::ops::{Conv as Int8Conv, Linear};
+use super::ops::Linear;
 use super::runtime::Runtime;
 use tract_onnx::tract_core::ops::cnn::{Conv, SumPool};
 use tract_onnx::tract_core::ops::einsum::EinSum;
@@ -56,7 +54,6 @@ pub fn rewrite(context: Context, mut model: TypedModel) -> TractResult<TypedMode
     layout::straighten(&mut model)?;
     apply::<Linear>(&context, &mut model, norm::fuse)?;
     apply::<ImportedNorm>(&context, &mut model, norm::rule)?;
-    apply::<Int8Conv>(&context, &mut model, levels::rule)?;
     model.into_optimized()
 }
 
