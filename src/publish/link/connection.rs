@@ -249,10 +249,8 @@ impl<'a> Connection<'a> {
         }
         while self.handed.len() < HANDED {
             let acknowledged = self.unacknowledged() < self.window;
-            let spooled = acknowledged
-                && !due
-                && !matches!(self.phase, Phase::Parting(_))
-                && !(self.alone && self.unacknowledged() > 0);
+            let barred = due || matches!(self.phase, Phase::Parting(_));
+            let spooled = acknowledged && !barred && (!self.alone || self.unacknowledged() == 0);
             let Some(parcel) = outbox.next(&shared.spool, Room { now: true, acknowledged, spooled }) else { break };
             if parcel.size() > self.max_packet {
                 let reason = format!("{} bytes are more than the broker takes ({})", parcel.size(), self.max_packet);
@@ -294,10 +292,10 @@ impl<'a> Connection<'a> {
             Event::Incoming(Packet::ConnAck(connack)) => self.accepted(&connack),
             Event::Incoming(Packet::PubAck(ack)) => self.settle(ack.pkid, ack.reason),
             Event::Incoming(Packet::Publish(publish)) => self.received(&publish),
-            Event::Incoming(Packet::SubAck(ack)) => {
-                if !ack.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_))) {
-                    log::error!("mqtt: the broker does not let us read commands; check its ACL");
-                }
+            Event::Incoming(Packet::SubAck(ack))
+                if !ack.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_))) =>
+            {
+                log::error!("mqtt: the broker does not let us read commands; check its ACL");
             }
             _ => {}
         }

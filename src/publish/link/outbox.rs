@@ -143,10 +143,11 @@ impl Outbox {
             let payload = self.state.get(&topic).cloned().unwrap_or_default();
             return Some(self.parcel(topic.clone(), payload, Item::State(topic), now));
         }
-        if room.spooled && self.budget.wait(Need::Event, now).is_zero() {
-            if let Some(parcel) = self.spooled(spool, Class::Event, now) {
-                return Some(parcel);
-            }
+        if room.spooled
+            && self.budget.wait(Need::Event, now).is_zero()
+            && let Some(parcel) = self.spooled(spool, Class::Event, now)
+        {
+            return Some(parcel);
         }
         while room.now
             && let Some(message) = self.now.pop_front()
