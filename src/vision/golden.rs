@@ -111,7 +111,7 @@ impl Golden {
             }
             let cosine = cosine(&vision.embed(&picture)?.vector, &frame.embedding);
             // Not `<`: a file with NaN or nothing in it must fail.
-            if !(cosine >= LEAST_COSINE) {
+            if cosine.is_nan() || cosine < LEAST_COSINE {
                 let kernel = vision.encoder().kernel();
                 return Err(GoldenError::Differs { seed: frame.seed, cosine, kernel, made_by: self.kernel.clone() });
             }

@@ -59,10 +59,10 @@ impl Python {
     /// Sends a picture and takes its vectors. The first trouble ends the tool, with its reason.
     pub fn picture(&mut self, path: &Path, decoded: &RgbImage, square: &RgbImage) {
         let Ok(running) = &mut self.running else { return };
-        if let Err(reason) = running.picture(path, decoded, square) {
-            if let Ok(running) = std::mem::replace(&mut self.running, Err(String::new())) {
-                self.running = Err(running.end(&reason));
-            }
+        if let Err(reason) = running.picture(path, decoded, square)
+            && let Ok(running) = std::mem::replace(&mut self.running, Err(String::new()))
+        {
+            self.running = Err(running.end(&reason));
         }
     }
 

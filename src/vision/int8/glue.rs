@@ -401,8 +401,8 @@ fn depthwise_inside<V: Vector, const N: usize>(
         // A line above or below the image counts nothing: any other line stands for it, with taps of zero.
         let line = (y * d.stride.0 + ky).checked_sub(d.before.0).filter(|line| *line < height);
         if line.is_some() {
-            for kx in 0..N {
-                taps[ky][kx] = V::load(&d.taps[(N * ky + kx) * channels + c..]);
+            for (kx, tap) in taps[ky].iter_mut().enumerate() {
+                *tap = V::load(&d.taps[(N * ky + kx) * channels + c..]);
             }
         }
         lines[ky] = &d.x[line.unwrap_or(0) * width * channels..][..width * channels];
