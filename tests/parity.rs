@@ -86,13 +86,20 @@ fn unpack(name: &str) -> Option<(tempfile::TempDir, PathBuf)> {
     Some((folder, root))
 }
 
+/// Under emulation a frame takes a second: `cross/test.sh` asks for every so-manieth picture only.
+fn every() -> usize {
+    std::env::var("REMOTECLIPD_PARITY_EVERY").map_or(1, |every| every.parse().unwrap())
+}
+
 fn parity(bundle: &str, data: &str, floors: &Floors) {
     let Some((_folder, root)) = unpack(data) else { return };
     let bundle = Bundle::open(Path::new("models").join(bundle)).unwrap();
     let reference = Reference::read(&bundle.folder().join(format!("reference/{data}-test.safetensors")));
     let mut vision = Vision::load(&bundle, Limits::default(), &EncoderOptions::default()).unwrap();
     let (mut right, mut reference_right, mut agree, mut cosine, mut worst) = (0, 0, 0, 0.0, (1.0f32, ""));
-    for (row, file) in reference.files.iter().enumerate() {
+    let mut compared = 0;
+    for (row, file) in reference.files.iter().enumerate().step_by(every()) {
+        compared += 1;
         let bytes = std::fs::read(root.join(file)).unwrap();
         assert_eq!(
             hex::encode(Sha256::digest(&bytes)),
@@ -111,7 +118,7 @@ fn parity(bundle: &str, data: &str, floors: &Floors) {
             worst = (close, file);
         }
     }
-    let count = reference.files.len() as f64;
+    let count = f64::from(compared);
     assert!(count > 0.0, "a gate that compares nothing must not pass");
     let share = |n: usize| n as f64 / count;
     let said = format!(
