@@ -2,9 +2,10 @@
 //!
 //! Such a message, first in the queue, would end every connection. A link that is cut again and again looks the same, and
 //! there nothing may be given up. So: a message is suspected when the connection ended with it unacknowledged although
-//! the broker had acknowledged something else on that very connection. From the second time on it is sent alone. It is
-//! given up when the broker has named a cause that lies in the message [`NAMED`] times, or when, alone, it was the end of
-//! [`ALONE`] connections in a row.
+//! the broker had acknowledged something else on that very connection. A broker that closes at once can take that
+//! acknowledgement with it, so after two ends, suspected or not, messages are sent alone: all else is acknowledged before
+//! one is sent. It is given up when the broker has named a cause that lies in the message [`NAMED`] times, or when it is
+//! suspected of the end of [`ALONE`] connections.
 
 use crate::publish::spool::Ticket;
 
@@ -29,20 +30,24 @@ pub(super) struct Evidence {
 #[derive(Debug, Default)]
 pub(super) struct Suspect {
     ticket: Option<Ticket>,
+    /// Ends with it unacknowledged, whatever the cause.
     ends: u32,
+    /// Of these, those that it is suspected of.
+    suspected: u32,
     named: u32,
 }
 
 impl Suspect {
     /// Takes a connection's end into account; true when the unacknowledged message is to be given up.
     pub fn judge(&mut self, evidence: Evidence) -> bool {
-        let Some(ticket) = evidence.unacknowledged.filter(|_| evidence.healthy || evidence.named) else { return false };
+        let Some(ticket) = evidence.unacknowledged else { return false };
         if evidence.progress || self.ticket != Some(ticket) {
-            *self = Self { ticket: Some(ticket), ends: 0, named: 0 };
+            *self = Self { ticket: Some(ticket), ..Self::default() };
         }
         self.ends += 1;
+        self.suspected += u32::from(evidence.healthy || evidence.named);
         self.named += u32::from(evidence.named);
-        let guilty = self.named >= NAMED || self.ends >= ALONE;
+        let guilty = self.named >= NAMED || self.suspected >= ALONE;
         if guilty {
             *self = Self::default();
         }
