@@ -17,8 +17,8 @@ trap 'docker rm -f "$name" >/dev/null 2>&1 || true' EXIT
 docker run -d --name "$name" --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
     --cgroupns=private --tmpfs /run --tmpfs /tmp -v /sys/fs/cgroup:/sys/fs/cgroup:rw -e container=docker \
     remoteclipd-try /lib/systemd/systemd >/dev/null
-docker cp "$deb" "$name":/root/remoteclipd.deb >/dev/null
-docker cp models/vit-tiny "$name":/root/vit-tiny >/dev/null
+docker cp "$deb" "$name":/opt/remoteclipd.deb >/dev/null
+docker cp models/vit-tiny "$name":/opt/vit-tiny >/dev/null
 docker exec -i "$name" bash -euo pipefail <<'END'
 say() { printf '%-60s' "$1"; }
 ok() { echo ok; }
@@ -26,7 +26,7 @@ is() { [ "$(systemctl show -p "$1" --value remoteclipd)" = "$2" ] || { echo "FAI
 until systemctl is-system-running 2>/dev/null | grep -Eq 'running|degraded'; do sleep 0.2; done
 
 say "the package installs, and starts nothing by itself"
-dpkg -i /root/remoteclipd.deb >/dev/null && is ActiveState inactive && ok
+dpkg -i /opt/remoteclipd.deb >/dev/null && is ActiveState inactive && ok
 say "check and self-test pass as installed"
 cd /usr/share/remoteclipd && remoteclipd check >/dev/null && remoteclipd bundle test >/dev/null && ok
 say "the service becomes ready"
@@ -38,7 +38,7 @@ timeout 20 mosquitto_sub -t 'remoteclip/v1/+/+/result' -C 1 >/dev/null && ok
 say "a broker that is away does not restart it"
 systemctl stop mosquitto && sleep 10 && is NRestarts 0 && systemctl start mosquitto && ok
 say "another bundle is installed and taken up by a reload"
-remoteclipd bundle install /root/vit-tiny >/dev/null
+remoteclipd bundle install /opt/vit-tiny >/dev/null
 sed -i 's#models/default#/var/lib/remoteclipd/bundles/current#' /etc/remoteclipd/remoteclipd.toml
 systemctl reload remoteclipd
 for _ in $(seq 50); do timeout 2 mosquitto_sub -t 'remoteclip/v1/+/status' -C 1 | grep -q '"name":"vit-tiny"' && break || sleep 0.2; done

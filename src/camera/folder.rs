@@ -142,7 +142,9 @@ fn is_picture(name: &OsStr) -> bool {
 }
 
 fn read(path: &Path, metadata: &Metadata, limit: u64) -> Result<Vec<u8>, String> {
-    let over = |bytes: u64| format!("file of {bytes} bytes is over vision.max_bytes = {limit}");
+    let over = |bytes: u64| {
+        format!("file of {bytes} bytes is over vision.max_bytes = {limit}; raise the limit or send smaller ones")
+    };
     if metadata.len() > limit {
         return Err(over(metadata.len()));
     }

@@ -83,7 +83,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn classify(path: &Path, vision: &mut Vision, decider: &Decider) -> anyhow::Result<(Scores, Embedded)> {
-    let bytes = std::fs::read(path).context("cannot read the file")?;
+    let bytes = std::fs::read(path).context("cannot read the file; check its path and who may read it")?;
     let embedded = vision.embed(&Picture::Encoded(bytes))?;
     Ok((decider.score(&embedded.vector)?, embedded))
 }

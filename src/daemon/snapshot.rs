@@ -4,7 +4,7 @@ use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 
 use crate::camera::Picture;
-use crate::vision::{DecodeError, Limits, decode};
+use crate::vision::{DecodeError, Limits, decode_for};
 
 /// Many clients refuse packets over 10 KiB.
 const LARGEST: usize = 9 << 10;
@@ -17,8 +17,8 @@ pub(super) fn thumbnail(picture: &Picture, limits: &Limits) -> Result<Vec<u8>, D
     let image = match picture {
         Picture::Rgb(image) => image,
         Picture::Encoded(bytes) => {
-            decoded = decode(bytes, limits)?;
-            &decoded
+            decoded = decode_for(bytes, limits, Some(FORMS[0].0))?;
+            &*decoded.image
         }
     };
     let mut jpeg = Vec::new();
@@ -42,6 +42,7 @@ fn shrink(image: &RgbImage, side: u32) -> RgbImage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vision::decode;
 
     #[test]
     fn even_noise_becomes_a_small_jpeg() {

@@ -1,6 +1,6 @@
 //! How figures are written for people, alike in Markdown and HTML.
 
-use super::{Cosines, Device, Metric, Report, StageRow, Stages, Verdict};
+use super::{Cosines, Device, Metric, Misplaced, Parity, Report, StageRow, Stages, Verdict};
 
 /// A share of 1 as percent with two places.
 pub(super) fn percent(share: f64) -> String {
@@ -88,6 +88,47 @@ pub(super) fn stages_note(stages: &Stages) -> String {
         _ => String::new(),
     };
     format!("on {} pictures, each stage beside the reference: cosine{reference}", stages.images)
+}
+
+/// Headings of [`cosine_rows`].
+pub(super) const COSINE_HEADINGS: [&str; 5] = ["cosine of", "mean", "median", "1st percentile", "least"];
+
+/// A row for each kind of embedding that both sides have.
+pub(super) fn cosine_rows(parity: &Parity) -> impl Iterator<Item = Vec<String>> {
+    let cosines =
+        [("pictures", Some(parity.cosine)), ("class prompts", parity.text_cosine), ("captions", parity.caption_cosine)];
+    cosines.into_iter().filter_map(|(name, cosines)| {
+        let cosines = cosines?;
+        let figures = [cosines.mean, cosines.median, cosines.p1, cosines.min].map(|cosine| format!("{cosine:.5}"));
+        Some(std::iter::once(name.to_owned()).chain(figures).collect())
+    })
+}
+
+/// On how many pictures both sides agree, a sentence each.
+pub(super) fn agreement_notes(parity: &Parity) -> Vec<String> {
+    let top1 =
+        parity.top1_agreement.map(|share| format!("Both sides give {} of the pictures the same name.", percent(share)));
+    let decided = parity.decision_agreement.zip(parity.decided_by.as_ref()).map(|(share, by)| {
+        format!(
+            "On {} of the pictures the thresholds decide alike on all {} labels of prompt set {}; {} decisions for a tag here, \
+             {} of the reference.",
+            percent(share),
+            by.labels,
+            by.set,
+            by.active,
+            by.reference_active
+        )
+    });
+    top1.into_iter().chain(decided).collect()
+}
+
+/// Headings of [`misplaced_row`].
+pub(super) const MISPLACED_HEADINGS: [&str; 4] =
+    ["picture", "cosine with its own row", "whose row fits", "cosine with that"];
+
+/// A reference row that belongs to another picture.
+pub(super) fn misplaced_row(row: &Misplaced) -> Vec<String> {
+    vec![row.file.clone(), format!("{:.4}", row.cosine), row.fits.clone(), format!("{:.4}", row.fits_cosine)]
 }
 
 /// What the device did, in one line.

@@ -9,8 +9,8 @@ mod thumbnail;
 use std::fmt::Write;
 
 use super::figures::{
-    METRIC_HEADINGS, STAGE_HEADINGS, VERDICT_HEADINGS, device_note, facts, metric_row, percent, stage_row, stages_note,
-    verdict, verdict_row,
+    COSINE_HEADINGS, METRIC_HEADINGS, MISPLACED_HEADINGS, STAGE_HEADINGS, VERDICT_HEADINGS, agreement_notes,
+    cosine_rows, device_note, facts, metric_row, misplaced_row, percent, stage_row, stages_note, verdict, verdict_row,
 };
 use super::{Gates, Named, Parity, Report, Task, Verdict, WorstImage};
 
@@ -110,29 +110,9 @@ fn task(task: &Task) -> String {
 }
 
 fn parity(parity: &Parity) -> String {
-    let cosines =
-        [("pictures", Some(parity.cosine)), ("class prompts", parity.text_cosine), ("captions", parity.caption_cosine)];
-    let rows = cosines.into_iter().filter_map(|(name, cosines)| {
-        let cosines = cosines?;
-        let figures = [cosines.mean, cosines.median, cosines.p1, cosines.min].map(|cosine| format!("{cosine:.5}"));
-        Some(std::iter::once(name.to_owned()).chain(figures).collect())
-    });
-    let mut body = table("figures", &["cosine of", "mean", "median", "1st percentile", "least"], rows);
-    if let Some(agreement) = parity.top1_agreement {
-        add(&mut body, &format!("<p>Both sides give {} of the pictures the same name.</p>\n", percent(agreement)));
-    }
-    if let (Some(agreement), Some(by)) = (parity.decision_agreement, &parity.decided_by) {
-        add(
-            &mut body,
-            &format!(
-                "<p>Threshold decisions agree on {} of (picture, label) pairs: {} labels of prompt set {}, {} decisions for a tag here, {} of the reference.</p>\n",
-                percent(agreement),
-                by.labels,
-                escape(&by.set),
-                by.active,
-                by.reference_active
-            ),
-        );
+    let mut body = table("figures", &COSINE_HEADINGS, cosine_rows(parity));
+    for note in agreement_notes(parity) {
+        add(&mut body, &format!("<p>{}</p>\n", escape(&note)));
     }
     let histogram =
         figure("Cosine of each picture's two embeddings", &charts::histogram(&parity.histogram, &parity.cosine));
@@ -140,14 +120,8 @@ fn parity(parity: &Parity) -> String {
     add(&mut body, &images("The least cosine", &parity.worst));
     add(&mut body, &images("Named differently", &parity.disagreements));
     if !parity.misplaced.is_empty() {
-        let headings = ["picture", "cosine with its own row", "whose row fits", "cosine with that"];
-        let rows = parity.misplaced.iter().map(|row| {
-            vec![row.file.clone(), format!("{:.4}", row.cosine), row.fits.clone(), format!("{:.4}", row.fits_cosine)]
-        });
-        add(
-            &mut body,
-            &format!("<h3>Reference rows that belong to another picture</h3>{}", table("figures", &headings, rows)),
-        );
+        let rows = table("figures", &MISPLACED_HEADINGS, parity.misplaced.iter().map(misplaced_row));
+        add(&mut body, &format!("<h3>Reference rows that belong to another picture</h3>{rows}"));
     }
     section(&format!("Parity with the reference, {} pictures", parity.images), &body)
 }

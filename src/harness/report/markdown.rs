@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::figures::{
-    METRIC_HEADINGS, STAGE_HEADINGS, VERDICT_HEADINGS, device_note, facts, metric_row, percent, stage_row, stages_note,
-    verdict, verdict_row,
+    COSINE_HEADINGS, METRIC_HEADINGS, MISPLACED_HEADINGS, STAGE_HEADINGS, VERDICT_HEADINGS, agreement_notes,
+    cosine_rows, device_note, facts, metric_row, misplaced_row, percent, stage_row, stages_note, verdict, verdict_row,
 };
 use super::{Confusion, Gates, Parity, Report, Task, WorstImage};
 
@@ -94,38 +94,15 @@ fn confusions(confusion: &Confusion) -> String {
 
 fn parity(parity: &Parity) -> String {
     let mut part = format!("\n## Parity with the reference, {} pictures\n\n", parity.images);
-    let cosines =
-        [("pictures", Some(parity.cosine)), ("class prompts", parity.text_cosine), ("captions", parity.caption_cosine)];
-    let rows = cosines.into_iter().filter_map(|(name, cosines)| {
-        let cosines = cosines?;
-        let figures = [cosines.mean, cosines.median, cosines.p1, cosines.min].map(|cosine| format!("{cosine:.5}"));
-        Some(std::iter::once(name.to_owned()).chain(figures).collect())
-    });
-    add(&mut part, &table(&["cosine of", "mean", "median", "1st percentile", "least"], rows));
-    if let Some(agreement) = parity.top1_agreement {
-        add(&mut part, &format!("\nTop-1 agreement {}.\n", percent(agreement)));
+    add(&mut part, &table(&COSINE_HEADINGS, cosine_rows(parity)));
+    for note in agreement_notes(parity) {
+        add(&mut part, &format!("\n{}\n", escape(&note)));
     }
-    if let (Some(agreement), Some(by)) = (parity.decision_agreement, &parity.decided_by) {
-        add(
-            &mut part,
-            &format!(
-                "\nThreshold decisions agree on {} of (picture, label) pairs; {} labels of prompt set {}; {} decisions for a tag here, {} of the reference.\n",
-                percent(agreement),
-                by.labels,
-                escape(&by.set),
-                by.active,
-                by.reference_active
-            ),
-        );
-    }
-    add(&mut part, &images("Least cosine", &parity.worst));
+    add(&mut part, &images("The least cosine", &parity.worst));
     add(&mut part, &images("Named differently", &parity.disagreements));
     if !parity.misplaced.is_empty() {
-        let rows = parity.misplaced.iter().map(|row| {
-            vec![row.file.clone(), format!("{:.4}", row.cosine), row.fits.clone(), format!("{:.4}", row.fits_cosine)]
-        });
-        let headings = ["picture", "cosine with its own row", "whose row fits", "cosine with that"];
-        add(&mut part, &format!("\n### Reference rows that belong to another picture\n\n{}", table(&headings, rows)));
+        let rows = table(&MISPLACED_HEADINGS, parity.misplaced.iter().map(misplaced_row));
+        add(&mut part, &format!("\n### Reference rows that belong to another picture\n\n{rows}"));
     }
     part
 }

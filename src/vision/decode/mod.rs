@@ -108,7 +108,7 @@ pub fn decode_for(bytes: &[u8], limits: &Limits, size: Option<u32>) -> Result<De
     }
     let orientation = decoder.orientation()?;
     let reduced = match (size, format) {
-        (Some(size), ImageFormat::Jpeg) => reduced::decode(bytes, size.saturating_mul(2)),
+        (Some(size), ImageFormat::Jpeg) => reduced::decode(bytes, (width, height), size.saturating_mul(2)),
         _ => None,
     };
     let stored = match reduced {
@@ -122,7 +122,7 @@ pub fn decode_for(bytes: &[u8], limits: &Limits, size: Option<u32>) -> Result<De
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Encoded size over the limit.
-    #[error("picture of {bytes} bytes is over vision.max_bytes = {limit}")]
+    #[error("picture of {bytes} bytes is over vision.max_bytes = {limit}; raise the limit or send smaller ones")]
     TooManyBytes {
         /// Its size.
         bytes: u64,
@@ -130,7 +130,9 @@ pub enum DecodeError {
         limit: u64,
     },
     /// More pixels than allowed.
-    #[error("picture of {width} x {height} pixels is over vision.max_pixels = {limit}")]
+    #[error(
+        "picture of {width} x {height} pixels is over vision.max_pixels = {limit}; raise the limit or send smaller ones"
+    )]
     TooManyPixels {
         /// Its width.
         width: u32,
@@ -140,10 +142,10 @@ pub enum DecodeError {
         limit: u64,
     },
     /// Not a format we take.
-    #[error("not a JPEG, PNG or TIFF picture")]
+    #[error("not a JPEG, PNG or TIFF picture; convert it to one")]
     Format,
     /// Broken inside, or beyond the memory limit.
-    #[error("picture cannot be decoded: {0}")]
+    #[error("picture cannot be decoded ({0}); it is damaged, cut short or too costly: fetch it again or save it anew")]
     Broken(#[from] ImageError),
 }
 

@@ -1,5 +1,7 @@
 //! The markers before a JPEG's scan (ITU-T T.81 annex B), of the kinds that the reduced decoder takes.
 
+use std::rc::Rc;
+
 use super::huffman::Huffman;
 
 /// What stands before the scan.
@@ -21,8 +23,8 @@ pub(super) struct Component {
     pub(super) sampling: (usize, usize),
     /// In the order of the scan.
     pub(super) quantisation: [u16; 64],
-    pub(super) dc: Huffman,
-    pub(super) ac: Huffman,
+    pub(super) dc: Rc<Huffman>,
+    pub(super) ac: Rc<Huffman>,
 }
 
 /// What the start of the frame says.
@@ -119,8 +121,16 @@ fn start_of_scan<'a>(
     }
     // T.81 A.2.2: a scan of one component is not interleaved, whatever its sampling.
     let alone = frame.components.len() == 1;
+    // Both colours use one pair of tables.
+    let mut built: [Option<Rc<Huffman>>; 32] = Default::default();
     let component = |((id, sampling, table), [selected, tables]): (&(u8, _, u8), &[u8; 2])| {
-        let code = |class: usize, which: u8| Huffman::new((*codes.get(class * 16 + usize::from(which))?)?);
+        let mut code = |class: usize, which: u8| {
+            let at = class * 16 + usize::from(which);
+            if built.get(at)?.is_none() {
+                built[at] = Some(Rc::new(Huffman::new(codes[at]?)?));
+            }
+            built[at].clone()
+        };
         (id == selected).then_some(())?;
         Some(Component {
             sampling: if alone { (1, 1) } else { *sampling },

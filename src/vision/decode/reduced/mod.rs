@@ -26,13 +26,15 @@ pub(super) struct Reduced {
     pub(super) divisor: u32,
 }
 
-/// Decodes at the smallest size whose shorter side still has `least` pixels, or twice as many where each block becomes
-/// one pixel: its mean lets through fine patterns that four pixels of it do not. `None` when that is the full size, or
-/// when the file is not of the kind this decoder takes.
-pub(super) fn decode(bytes: &[u8], least: u32) -> Option<Reduced> {
-    let header = Header::parse(bytes)?;
-    let shorter = header.width.min(header.height);
+/// Decodes a picture of `width` × `height` at the smallest size whose shorter side still has `least` pixels, or twice as
+/// many where each block becomes one pixel: its mean lets through fine patterns that four pixels of it do not. `None`
+/// when that is the full size, or when the file is not of the kind this decoder takes.
+pub(super) fn decode(bytes: &[u8], (width, height): (u32, u32), least: u32) -> Option<Reduced> {
+    // Before anything is read: most pictures that are no photographs end here.
+    let shorter = width.min(height) as usize;
     let side = [1, 2, 4].into_iter().find(|side| shorter * side / 8 >= least as usize * 2usize.div_ceil(*side))?;
+    let header =
+        Header::parse(bytes).filter(|header| (header.width, header.height) == (width as usize, height as usize))?;
     let planes = planes(&header, side)?;
     let (width, height) = ((header.width * side).div_ceil(8), (header.height * side).div_ceil(8));
     let image = RgbImage::from_raw(width as u32, height as u32, rgb(&planes, width, height))?;

@@ -44,7 +44,7 @@ fn an_eighth_is_the_mean_of_every_block_and_more_is_close_to_it() {
     let bytes = jpeg(&picture(403, 301), 95);
     let full = image::load_from_memory_with_format(&bytes, ImageFormat::Jpeg).unwrap().into_rgb8();
     for (least, divisor, bound) in [(18, 8, 1.0), (70, 4, 2.5), (150, 2, 2.5)] {
-        let reduced = decode(&bytes, least).unwrap();
+        let reduced = decode(&bytes, (403, 301), least).unwrap();
         assert_eq!(reduced.divisor, divisor);
         let expected = means(&full, divisor);
         assert_eq!(reduced.image.dimensions(), expected.dimensions());
@@ -64,9 +64,9 @@ fn an_eighth_is_the_mean_of_every_block_and_more_is_close_to_it() {
 fn the_smallest_size_that_is_large_enough_is_taken() {
     let bytes = jpeg(&picture(403, 301), 80);
     for (least, divisor) in [(1, Some(8)), (18, Some(8)), (19, Some(4)), (75, Some(4)), (76, Some(2)), (150, Some(2))] {
-        assert_eq!(decode(&bytes, least).map(|reduced| reduced.divisor), divisor, "{least}");
+        assert_eq!(decode(&bytes, (403, 301), least).map(|reduced| reduced.divisor), divisor, "{least}");
     }
-    assert!(decode(&bytes, 151).is_none());
+    assert!(decode(&bytes, (403, 301), 151).is_none());
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn grey_pictures_are_taken() {
     let grey = image::DynamicImage::ImageRgb8(picture(160, 96)).into_luma8();
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, 90).write_image(&grey, 160, 96, ExtendedColorType::L8).unwrap();
-    let reduced = decode(&bytes, 12).unwrap().image;
+    let reduced = decode(&bytes, (160, 96), 12).unwrap().image;
     let mean = grey.pixels().map(|pixel| f64::from(pixel.0[0])).sum::<f64>() / f64::from(160 * 96);
     let ours = reduced.pixels().map(|pixel| f64::from(pixel.0[0])).sum::<f64>() / reduced.pixels().len() as f64;
     assert!((mean - ours).abs() < 1.0 && reduced.pixels().all(|Rgb([r, g, b])| r == g && g == b));
@@ -84,7 +84,7 @@ fn grey_pictures_are_taken() {
 fn a_cut_scan_is_left_to_the_full_decoder() {
     let bytes = jpeg(&picture(400, 300), 80);
     for kept in [0, 2, 20, 300, bytes.len() / 2, bytes.len() - 40] {
-        assert!(decode(&bytes[..kept], 20).is_none(), "{kept}");
+        assert!(decode(&bytes[..kept], (400, 300), 20).is_none(), "{kept}");
     }
 }
 
@@ -97,7 +97,7 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = value;
         }
-        if let Some(reduced) = decode(&bytes, 4) {
+        if let Some(reduced) = decode(&bytes, (97, 65), 4) {
             prop_assert!(reduced.image.width() > 0 && reduced.image.height() > 0);
         }
     }
@@ -108,6 +108,6 @@ proptest! {
         let scan = bytes.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap() + 14;
         bytes.truncate(scan);
         bytes.extend(noise);
-        decode(&bytes, 4);
+        decode(&bytes, (33, 33), 4);
     }
 }
