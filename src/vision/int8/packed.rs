@@ -73,7 +73,6 @@ impl Packed {
         let group_bytes = inner.segments * segment_bytes;
         let mut bytes = Aligned::zeroed(panels * inner.groups * group_bytes);
         let mut sums = vec![0i32; inner.groups * padded];
-        let mut full_range = false;
         // The segments follow one another through all panels, as the bytes do.
         for (at, out) in bytes.get_mut().chunks_exact_mut(segment_bytes).enumerate() {
             let (panel, group, segment) =
@@ -82,14 +81,14 @@ impl Packed {
             let columns = first..columns.min(first + layout.columns);
             let places = &matrix.places[(group * inner.segments + segment) * inner.run..][..inner.run];
             let sums = &mut sums[group * padded..][columns.clone()];
-            full_range |= pack_segment(layout, matrix, places, columns, out, sums);
+            pack_segment(layout, matrix, places, columns, out, sums);
         }
         let mut padded_scale = scale.to_vec();
         padded_scale.resize(padded, 0.0);
         Ok(Packed {
             inner,
             columns,
-            full_range,
+            full_range: matrix.values.contains(&i8::MIN),
             bytes,
             group_bytes,
             panel_columns: layout.columns,
@@ -143,7 +142,7 @@ pub struct Matrix<'a> {
     pub stride: usize,
 }
 
-/// Fills `[step][column][depth]` and adds to the columns' sums; says whether some weight is -128.
+/// Fills `[step][column][depth]` and adds to the columns' sums.
 fn pack_segment(
     layout: Layout,
     matrix: &Matrix,
@@ -151,20 +150,55 @@ fn pack_segment(
     columns: Range<usize>,
     out: &mut [i8],
     sums: &mut [i32],
-) -> bool {
-    let mut full_range = false;
+) {
     for (places, out) in places.chunks(layout.depth).zip(out.chunks_exact_mut(layout.columns * layout.depth)) {
+        // Columns that lie side by side, as a transformer's do, are most of the bytes there are: loading is as fast as this.
+        let values = matrix.values.get(columns.start..).filter(|_| matrix.stride == 1).unwrap_or_default();
+        let done = match (layout.depth, layout.columns) {
+            (2, 16) => interleave::<2, 16>(values, places, out, sums),
+            (4, 16) => interleave::<4, 16>(values, places, out, sums),
+            (4, 32) => interleave::<4, 32>(values, places, out, sums),
+            (8, 16) => interleave::<8, 16>(values, places, out, sums),
+            (16, 4) => interleave::<16, 4>(values, places, out, sums),
+            _ => false,
+        };
+        if done {
+            continue;
+        }
         for (at, place) in places.iter().enumerate() {
             let column = matrix.values[place + columns.start * matrix.stride..].iter().step_by(matrix.stride);
             let outs = out[at..].iter_mut().step_by(layout.depth);
             for ((out, weight), sum) in outs.zip(column).zip(&mut *sums) {
                 *out = *weight;
                 *sum += i32::from(*weight);
-                full_range |= *weight == i8::MIN;
             }
         }
     }
-    full_range
+}
+
+/// One step of `C` columns that lie side by side, in a form that compilers make vector code of. False, and nothing done,
+/// where there are fewer columns or places.
+fn interleave<const D: usize, const C: usize>(
+    values: &[i8],
+    places: &[usize],
+    out: &mut [i8],
+    sums: &mut [i32],
+) -> bool {
+    let (Ok(places), Ok(sums)) = (<&[usize; D]>::try_from(places), <&mut [i32; C]>::try_from(sums)) else {
+        return false;
+    };
+    let mut rows = [[0i8; C]; D];
+    for (row, place) in rows.iter_mut().zip(places) {
+        let Some(values) = values.get(*place..).and_then(|values| values.first_chunk()) else { return false };
+        *row = *values;
+    }
+    for row in &rows {
+        sums.iter_mut().zip(row).for_each(|(sum, weight)| *sum += i32::from(*weight));
+    }
+    for (at, out) in out.as_chunks_mut::<D>().0.iter_mut().enumerate() {
+        out.iter_mut().zip(&rows).for_each(|(out, row)| *out = row[at]);
+    }
+    true
 }
 
 /// Bytes that start on a cache line, so that no vector load crosses one.
