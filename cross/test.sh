@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The tests of the device build, as aarch64 programs under emulation:
+# The tests as aarch64 programs under emulation, built once:
 #   cross/test.sh [--container] [CPU …] [-- ARGUMENT of cargo test …]
-# Without a CPU: everything as cortex-a72, then what depends on the CPU (the int8 kernels, the golden frames) as
-# cortex-a53, cortex-a76 and max. With CPUs: the given tests, or everything, as each of them. Built once.
+# Without a CPU: what runs on a board as a Cortex-A72, what depends on the CPU as each of those that a kernel exists for, and
+# the parity gates on a tenth of the data. With CPUs: the given tests, or all that there are, as each of them.
 # --container builds and tests with `cross`, in the image of cross/Dockerfile, by Debian's toolchain and without network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,23 +19,29 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
 done
 [ $# -eq 0 ] || shift
 
-features=(--no-default-features --features device)
 cross/install.sh
 if [ -n "$container" ]; then
     tools=$PWD/target/tools
-    if [ "$("$tools/bin/cross" --version 2>/dev/null | head -1)" != "cross 0.2.5" ]; then
-        cargo install -q --locked --root "$tools" --target-dir "$tools/build" cross@0.2.5
-    fi
+    cargo install -q --locked --debug --root "$tools" --target-dir "$tools/build" cross@0.2.5
     cross/image.sh
-    # cross asks rustup for toolchains by name and takes an active one for missing, so Debian's gets a name and is not active.
-    rustup toolchain link debian-x86_64-unknown-linux-gnu /usr/local/lib/rust-debian
+    # cross takes an active toolchain for missing and has rustup fetch it anew, which replaces it by a newer one: Debian's gets
+    # a name and is not active, no fetch can succeed, and `cross --version` is not asked, for it does the same. cargo is asked
+    # for `debian`, rustup for the name with the host's triple.
+    export RUSTUP_DIST_SERVER=http://127.0.0.1:9
+    for name in debian debian-x86_64-unknown-linux-gnu; do
+        rustup toolchain link $name /usr/local/lib/rust-debian
+    done
     cargo fetch -q --locked
     export CROSS_CONFIG=cross/Cross.toml CROSS_CUSTOM_TOOLCHAIN=1 CARGO_TARGET_DIR=$PWD/target/arm
-    run=("$tools/bin/cross" +debian test --locked --offline --target aarch64-unknown-linux-gnu)
+    [ ! -d ../shared/data ] || REMOTECLIPD_SHARED_DATA=$(realpath ../shared/data) && export REMOTECLIPD_SHARED_DATA
+    run=("$tools/bin/cross" +debian test --offline --target aarch64-unknown-linux-gnu)
 else
+    tests/install
     . cross/env.sh
-    run=(tests/run)
+    run=(cargo test)
 fi
+
+export REMOTECLIPD_PARITY_PART=${REMOTECLIPD_PARITY_PART:-10}
 
 # The kernel that each CPU must be given; the tests fail on another.
 kernel_of() {
@@ -52,19 +58,24 @@ tests() {
     local cpu=$1 kernel
     kernel=$(kernel_of "$cpu")
     shift
-    printf '\n=== as %s, kernel %s: %s\n' "$cpu" "$kernel" "${*:-all tests}"
-    REMOTECLIPD_CPU=$cpu REMOTECLIPD_EXPECT_KERNEL=$kernel "${run[@]}" "${features[@]}" "$@"
+    printf '\n=== as %s, kernel %s, after %d min: %s\n' "$cpu" "$kernel" $((SECONDS / 60)) "${*:-all tests}"
+    REMOTECLIPD_CPU=$cpu REMOTECLIPD_EXPECT_KERNEL=$kernel "${run[@]}" --locked --profile emulated "$@"
 }
 
-if [ ${#cpus[@]} -gt 0 ]; then
-    for cpu in "${cpus[@]}"; do
+if [ ${#cpus[@]} -gt 0 ] || [ $# -gt 0 ]; then
+    for cpu in "${cpus[@]:-cortex-a72}"; do
         tests "$cpu" "$@"
     done
     exit
 fi
-tests cortex-a72 "$@"
-[ $# -eq 0 ] || exit 0
+# What a board does, as one CPU; on the others what depends on the CPU. `cross/test.sh CPU` runs all of it as any.
+board=(--lib --test broker --test cli --test golden --test mqtt --test service --test simulated --test slots)
+tests cortex-a72 "${board[@]}"
 for cpu in cortex-a53 cortex-a76 max; do
     tests "$cpu" --lib int8
-    tests "$cpu" --test golden
+    tests "$cpu" --test golden --test slots
 done
+for cpu in cortex-a53 cortex-a72 cortex-a76 max; do
+    tests "$cpu" --test parity ucm
+done
+tests max --test parity eurosat
