@@ -20,6 +20,7 @@ pub mod decide;
 pub mod explain;
 #[cfg(feature = "host")]
 pub mod harness;
+pub mod position;
 pub mod prompts;
 pub mod publish;
 pub mod vision;
