@@ -11,9 +11,12 @@ use std::time::Duration;
 use minisign_verify::PublicKey;
 
 use crate::camera::{FolderOptions, Scene, SimulatedOptions};
-use crate::decide::{LONGEST_MEMORY, Rules, Thresholds};
-use crate::vision::Limits;
-use raw::{Positive, RawCamera, RawCommands, RawConfig, RawMqtt, RawSimulated, RawSpool, RawTags, RawTls, RawVision};
+use crate::decide::{Aggregate, LONGEST_MEMORY, Rules, Thresholds};
+use crate::vision::{Cut, Limits, Tiling};
+use raw::{
+    Positive, RawAggregate, RawCamera, RawCommands, RawConfig, RawMqtt, RawSimulated, RawSpool, RawTags, RawTiles,
+    RawTls, RawVision,
+};
 
 /// Where the daemon looks when it is told nothing else.
 pub const DEFAULT_PATH: &str = "/etc/remoteclipd/remoteclipd.toml";
@@ -21,6 +24,8 @@ pub const DEFAULT_PATH: &str = "/etc/remoteclipd/remoteclipd.toml";
 pub const PASSWORD_VARIABLE: &str = "REMOTECLIPD_MQTT_PASSWORD";
 /// A spool holds two kinds of messages in files of at least 64 KiB.
 const SMALLEST_SPOOL: u64 = 256 << 10;
+/// Of a frame at once; each costs as much as a frame.
+const MOST_TILES: usize = 64;
 /// A few events a minute, and the state beside them.
 const LEAST_BUDGET: u64 = 4096;
 
@@ -37,6 +42,8 @@ pub struct Config {
     pub threads: usize,
     /// What a picture may cost.
     pub limits: Limits,
+    /// The parts of each frame to look at, when it is not only the whole.
+    pub tiles: Option<TilesConfig>,
     /// A prompt pack to use instead of the built-in one.
     pub pack: Option<PathBuf>,
     /// How many scores a result carries.
@@ -57,6 +64,15 @@ pub struct Config {
     pub commands: Option<CommandsConfig>,
     /// The whole file with defaults filled in, as it is published on the `config` topic.
     pub published: serde_json::Value,
+}
+
+/// The parts of each frame to look at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TilesConfig {
+    /// Where they are.
+    pub tiling: Tiling,
+    /// How their scores become the frame's.
+    pub aggregate: Aggregate,
 }
 
 /// A camera's name and source.
@@ -196,7 +212,7 @@ impl Config {
         let raw: RawConfig = toml::from_str(text).map_err(|error| error.to_string())?;
         let published = serde_json::to_value(&raw).map_err(|error| error.to_string())?;
         let vehicle = topic_level("vehicle.id", &raw.vehicle.id)?;
-        let RawVision { bundle, threads, max_bytes, max_pixels, max_memory } = raw.vision;
+        let RawVision { bundle, threads, max_bytes, max_pixels, max_memory, tiles } = raw.vision;
         if !(1..=64).contains(&threads) {
             return Err(format!("vision.threads = {threads} must be between 1 and 64"));
         }
@@ -213,6 +229,7 @@ impl Config {
             bundle,
             threads,
             limits,
+            tiles: tiles.map(tiles_config).transpose()?,
             pack: raw.prompts.pack,
             top_k: raw.decide.top_k,
             embeddings: raw.publish.embedding,
@@ -226,6 +243,42 @@ impl Config {
             published,
         })
     }
+}
+
+fn tiles_config(raw: RawTiles) -> Result<TilesConfig, String> {
+    if !(1..=MOST_TILES).contains(&raw.max_tiles) {
+        return Err(format!("vision.tiles.max_tiles = {} must be between 1 and {MOST_TILES}", raw.max_tiles));
+    }
+    if !(0.0..=0.5).contains(&raw.overlap) {
+        return Err(format!("vision.tiles.overlap = {} must be between 0 and 0.5", raw.overlap));
+    }
+    let cut = match (raw.grid, raw.size) {
+        (Some([columns, rows]), None) => {
+            let count = u64::from(columns) * u64::from(rows);
+            if !(2..=raw.max_tiles as u64).contains(&count) {
+                return Err(format!(
+                    "vision.tiles.grid = [{columns}, {rows}] makes {count} tiles; it must be [columns, rows] with 2 to {} (vision.tiles.max_tiles)",
+                    raw.max_tiles
+                ));
+            }
+            Cut::Grid { columns, rows }
+        }
+        (None, Some(size)) if size < 32 => {
+            return Err(format!("vision.tiles.size = {size} must be at least 32 pixels of the frame"));
+        }
+        (None, Some(size)) => Cut::Size(size),
+        _ => return Err("vision.tiles needs either grid = [columns, rows] or size = pixels".to_owned()),
+    };
+    let aggregate = match (raw.aggregate, raw.k) {
+        (RawAggregate::Max, None) => Aggregate::Max,
+        (RawAggregate::Mean, None) => Aggregate::Mean,
+        (RawAggregate::TopK, Some(k)) if k > 0 => Aggregate::TopK(k),
+        (RawAggregate::TopK, _) => {
+            return Err("vision.tiles.k must be at least 1 with aggregate = \"top_k\"".to_owned());
+        }
+        (_, Some(_)) => return Err("vision.tiles.k is for aggregate = \"top_k\" alone; leave it out".to_owned()),
+    };
+    Ok(TilesConfig { tiling: Tiling { cut, overlap: raw.overlap, most: raw.max_tiles }, aggregate })
 }
 
 fn camera(raw: RawCamera, max_bytes: u64) -> Result<CameraConfig, String> {
@@ -456,6 +509,16 @@ mod tests {
             ("[mqtt]\npassword_file = \"p\"", "mqtt.username"),
             ("[vision]\nthreads = 0", "vision.threads"),
             ("[vision]\nmax_pixels = 0", "vision.max_pixels"),
+            ("[vision.tiles]", "grid = [columns, rows] or size"),
+            ("[vision.tiles]\ngrid = [2, 2]\nsize = 500", "grid = [columns, rows] or size"),
+            ("[vision.tiles]\ngrid = [1, 1]", "vision.tiles.grid"),
+            ("[vision.tiles]\ngrid = [5, 4]", "vision.tiles.max_tiles"),
+            ("[vision.tiles]\nsize = 3", "vision.tiles.size"),
+            ("[vision.tiles]\nsize = 300\nmax_tiles = 65", "vision.tiles.max_tiles"),
+            ("[vision.tiles]\ngrid = [2, 2]\noverlap = 0.6", "vision.tiles.overlap"),
+            ("[vision.tiles]\ngrid = [2, 2]\naggregate = \"top_k\"", "vision.tiles.k"),
+            ("[vision.tiles]\ngrid = [2, 2]\nk = 2", "vision.tiles.k"),
+            ("[vision.tiles]\ngrid = [2, 2]\naggregate = \"sum\"", "sum"),
             ("[decide]\ntop_k = 0", "decide.top_k"),
             ("[health]\ninterval_s = 0.1", "health.interval_s"),
             ("[camera.folder]\npath = \"x\"", "exclude each other"),

@@ -101,6 +101,39 @@ pub(super) struct RawVision {
     pub max_pixels: u64,
     /// Most memory the decoder may take, in bytes.
     pub max_memory: u64,
+    /// Look at parts of each frame too, when the table is there.
+    pub tiles: Option<RawTiles>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTiles {
+    /// Columns and rows of tiles; or `size`.
+    pub grid: Option<[u32; 2]>,
+    /// A tile's side in pixels of the frame; or `grid`.
+    pub size: Option<u32>,
+    /// Share of its side that a tile has in common with its neighbour.
+    pub overlap: f64,
+    /// Most tiles of a frame; with `size` they become larger instead.
+    pub max_tiles: usize,
+    /// How the parts' scores become the frame's: `max`, `mean` or `top_k`.
+    pub aggregate: RawAggregate,
+    /// How many of the best parts `top_k` averages.
+    pub k: Option<usize>,
+}
+
+impl Default for RawTiles {
+    fn default() -> Self {
+        Self { grid: None, size: None, overlap: 0.0, max_tiles: 16, aggregate: RawAggregate::Max, k: None }
+    }
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawAggregate {
+    Max,
+    Mean,
+    TopK,
 }
 
 impl Default for RawVision {
@@ -112,6 +145,7 @@ impl Default for RawVision {
             max_bytes: limits.bytes,
             max_pixels: limits.pixels,
             max_memory: limits.memory,
+            tiles: None,
         }
     }
 }

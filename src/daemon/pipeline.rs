@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use super::manager::Pulse;
 use super::metrics::Metrics;
-use super::report::{Classified, Reporter};
+use super::report::{Classified, Parts, Reporter};
 use super::snapshot::thumbnail;
 use crate::camera::{Camera, CameraError, Frame, Next, Policy, Slot};
-use crate::decide::{Decider, Rules, Tags};
+use crate::config::TilesConfig;
+use crate::decide::{Aggregate, Decider, Rules, Tags};
 use crate::publish::{Head, Link, PromptsName};
-use crate::vision::{Limits, Vision, VisionError};
+use crate::vision::{Area, Limits, Timings, Vision, VisionError};
 
 /// How long a thread may take to notice a stop.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -113,6 +114,7 @@ fn reopen(shared: &Shared, open: &Open) -> Option<Box<dyn Camera>> {
 /// What the classifying thread owns.
 pub(super) struct Classifier {
     pub vision: Vision,
+    pub tiles: Option<TilesConfig>,
     pub decider: Decider,
     pub tags: Tags,
     /// Where the tags' time begins.
@@ -189,16 +191,18 @@ impl Classifier {
         if !self.snapshots.is_empty() {
             self.photograph(shared, frame);
         }
-        let embedded = match self.vision.embed(&frame.picture) {
+        let (areas, vectors, timings) = match self.embed(frame) {
             Ok(embedded) => embedded,
             Err(error) => return fail(shared, cause(&error), &format_args!("frame {}: {error}", frame.name)),
         };
-        let scores = match self.decider.score(&embedded.vector) {
-            Ok(scores) => scores,
+        let parts = match vectors.iter().map(|vector| self.decider.score(vector)).collect::<Result<Vec<_>, _>>() {
+            Ok(parts) => parts,
             Err(error) => return fail(shared, "scoring", &error),
         };
+        let scores = self.tiles.map_or(Aggregate::Max, |tiles| tiles.aggregate).combine(&parts);
         let changes = self.tags.update(frame.arrived.saturating_duration_since(self.started), &scores);
-        let classified = Classified { frame, vector: &embedded.vector, scores: &scores, timings: embedded.timings };
+        let parts = self.tiles.map(|_| Parts { areas: &areas, scores: &parts });
+        let classified = Classified { frame, vector: &vectors[0], scores: &scores, parts, timings };
         let (result, embedding) = self.reporter.result(&classified, &self.tags, &self.decider);
         shared.link.publish(result);
         embedding.into_iter().for_each(|embedding| shared.link.publish(embedding));
@@ -208,6 +212,15 @@ impl Classifier {
             }
         }
         shared.metrics.classified(frame.arrived.elapsed());
+    }
+
+    /// A vector for each part of the frame, the whole of it first.
+    fn embed(&mut self, frame: &Frame) -> Result<(Vec<Area>, Vec<Vec<f32>>, Timings), VisionError> {
+        let tiling = self.tiles.map(|tiles| tiles.tiling);
+        let view = self.vision.look(&frame.picture, tiling.as_ref())?;
+        let areas = view.areas.clone();
+        let (vectors, timings) = self.vision.embed_view(view)?;
+        Ok((areas, vectors, timings))
     }
 }
 

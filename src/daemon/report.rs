@@ -1,5 +1,6 @@
 //! Puts payloads together: who speaks, about which model and prompts, and what is to be said.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -11,13 +12,13 @@ use super::clock;
 use super::metrics::Reading;
 use super::vitals;
 use crate::camera::Frame;
-use crate::decide::{Change, Decider, Scores, Tags, Transition};
+use crate::decide::{Change, Decider, Scores, Tags, Transition, carriers};
 use crate::publish::{
     EmbeddingPayload, EventPayload, Head, HealthPayload, Int8Vector, Latency, LinkStats, Message, ModelName,
-    PromptsName, ReplyPayload, ResultPayload, ScorePayload, StatePayload, StatusPayload, Topics, Urgency, short,
-    to_json,
+    PromptsName, ReplyPayload, ResultPayload, ScorePayload, StatePayload, StatusPayload, TilePayload, TilesPayload,
+    Topics, Urgency, short, to_json,
 };
-use crate::vision::Timings;
+use crate::vision::{Area, Timings};
 
 /// Writes the messages of one session.
 pub(super) struct Reporter {
@@ -35,9 +36,33 @@ pub(super) struct Reporter {
 /// A frame with everything found out about it.
 pub(super) struct Classified<'a> {
     pub frame: &'a Frame,
+    /// Of the whole frame.
     pub vector: &'a [f32],
     pub scores: &'a Scores,
+    /// The parts of the frame, where it was cut into tiles.
+    pub parts: Option<Parts<'a>>,
     pub timings: Timings,
+}
+
+/// What was found in each part of a frame, the whole of it first.
+pub(super) struct Parts<'a> {
+    pub areas: &'a [Area],
+    pub scores: &'a [Scores],
+}
+
+impl Parts<'_> {
+    /// The parts that carry one of these labels.
+    fn tiles(&self, labels: &BTreeMap<usize, String>) -> TilesPayload {
+        let carry: BTreeMap<String, Vec<usize>> =
+            labels.iter().map(|(label, name)| (name.clone(), carriers(self.scores, *label))).collect();
+        let named: BTreeSet<usize> = carry.values().flatten().copied().collect();
+        TilesPayload { carry, parts: named.into_iter().map(|index| self.tile(index)).collect() }
+    }
+
+    fn tile(&self, index: usize) -> TilePayload {
+        let Area { left, top, width, height } = self.areas[index];
+        TilePayload { index, area: [left, top, width, height] }
+    }
 }
 
 impl Reporter {
@@ -48,7 +73,9 @@ impl Reporter {
             label: labels[ranked.label].name.clone(),
             score: ranked.score,
         };
-        let Classified { frame, vector, scores, timings } = classified;
+        let Classified { frame, vector, scores, parts, timings } = classified;
+        let said = scores.ranked().into_iter().take(self.top_k).map(|ranked| ranked.label).chain(tags.active());
+        let said: BTreeMap<usize, String> = said.map(|label| (label, labels[label].name.clone())).collect();
         let payload = ResultPayload {
             head: self.head("remoteclip.result/1", frame),
             label: scores.top().map(|top| labels[top.label].name.clone()),
@@ -56,6 +83,7 @@ impl Reporter {
             background: scores.background,
             margin: scores.margin(),
             tags: tags.active().map(|label| labels[label].name.clone()).collect(),
+            tiles: parts.as_ref().map(|parts| parts.tiles(&said)),
             latency_ms: latency(frame, timings),
             position: None,
         };
@@ -96,6 +124,12 @@ impl Reporter {
             label,
             score: change.score,
             margin: classified.scores.margin(),
+            tiles: classified.parts.as_ref().map(|parts| match change.transition {
+                Transition::Enter => {
+                    carriers(parts.scores, change.label).iter().map(|index| parts.tile(*index)).collect()
+                }
+                Transition::Exit => Vec::new(),
+            }),
             position: None,
         };
         [

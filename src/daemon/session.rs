@@ -85,7 +85,8 @@ impl Prepared {
         refuse_unknown_labels(&config, &configured)?;
         let retask = config.commands.as_ref().map(|_| Retask::load(&config.state));
         let pack = commanded_pack(&config, retask.as_ref(), &bundle).unwrap_or(configured);
-        let options = EncoderOptions { threads: config.threads, ..EncoderOptions::default() };
+        let batch = config.tiles.map_or(1, |tiles| tiles.tiling.batch());
+        let options = EncoderOptions { threads: config.threads, batch, ..EncoderOptions::default() };
         let mut vision = Vision::load(&bundle, config.limits, &options)?;
         if self_test {
             Golden::read(&bundle)?.compare(&mut vision)?;
@@ -275,6 +276,7 @@ impl Session {
         let commands = retask.map(|retask| Commands::new(&config, &bundle, decider.pack().clone(), retask));
         let classifier = Classifier {
             vision,
+            tiles: config.tiles,
             decider,
             tags,
             started: Instant::now(),

@@ -18,6 +18,6 @@ pub use link::{
 };
 pub use payload::{
     EventPayload, Head, HealthPayload, Latency, LatencySummary, MAX_PAYLOAD, ModelName, PromptsName, ReplyPayload,
-    ResultPayload, ScorePayload, SpoolPayload, StatePayload, StatusPayload, short, to_json,
+    ResultPayload, ScorePayload, SpoolPayload, StatePayload, StatusPayload, TilePayload, TilesPayload, short, to_json,
 };
 pub use topics::Topics;

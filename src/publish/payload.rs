@@ -71,6 +71,34 @@ pub struct ScorePayload {
     pub score: f32,
 }
 
+/// A part of the frame.
+#[derive(Debug, Clone, Serialize)]
+pub struct TilePayload {
+    /// 0 is the whole frame, as the model sees it; the tiles follow row by row.
+    pub index: usize,
+    /// Left, top, width and height in pixels of the upright frame at its full size.
+    #[serde(rename = "box")]
+    pub area: [u32; 4],
+}
+
+/// Which parts of the frame carry what was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct TilesPayload {
+    /// Indices of the parts that carry a label, best first, for each label of `scores` and `tags`.
+    pub carry: BTreeMap<String, Vec<usize>>,
+    /// The parts that `carry` names.
+    pub parts: Vec<TilePayload>,
+}
+
+impl TilesPayload {
+    /// Forgets the labels that are not `wanted`, and the parts that no other label names.
+    fn keep(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.carry.retain(|label, _| wanted(label));
+        let carry = &self.carry;
+        self.parts.retain(|part| carry.values().flatten().any(|index| *index == part.index));
+    }
+}
+
 /// Milliseconds a frame spent in each stage.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Latency {
@@ -100,6 +128,9 @@ pub struct ResultPayload {
     pub margin: f32,
     /// Active tags.
     pub tags: Vec<String>,
+    /// Where in the frame; absent where frames are not cut into tiles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tiles: Option<TilesPayload>,
     /// Where the time went.
     pub latency_ms: Latency,
     /// RFC 7946 point, or null when unknown.
@@ -120,6 +151,10 @@ pub struct EventPayload {
     pub score: f32,
     /// Best score less the next best, background included.
     pub margin: f32,
+    /// The parts of the frame that carry an entered tag, best first, and none for one that was left; absent where frames
+    /// are not cut into tiles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tiles: Option<Vec<TilePayload>>,
     /// RFC 7946 point, or null when unknown.
     pub position: Option<serde_json::Value>,
 }
@@ -321,6 +356,10 @@ impl ResultPayload {
             if json.len() <= MAX_PAYLOAD || (self.scores.pop().is_none() && self.tags.pop().is_none()) {
                 return json;
             }
+            let (scores, tags) = (&self.scores, &self.tags);
+            let said =
+                |label: &str| scores.iter().any(|score| score.label == label) || tags.iter().any(|tag| tag == label);
+            self.tiles.iter_mut().for_each(|tiles| tiles.keep(said));
         }
     }
 }
@@ -362,6 +401,7 @@ pub(crate) mod tests {
             background: 0.25,
             margin: 0.5,
             tags: labels.to_vec(),
+            tiles: None,
             latency_ms: Latency { decode: 1.0, resize: 2.0, encode: 3.0, total: 7.0 },
             position: None,
         }
@@ -373,23 +413,69 @@ pub(crate) mod tests {
         insta::assert_json_snapshot!(result);
     }
 
-    #[test]
-    fn an_event_looks_like_this() {
-        let event = EventPayload {
+    fn event(tiles: Option<Vec<TilePayload>>) -> EventPayload {
+        EventPayload {
             head: Head { schema: "remoteclip.event/1", ..head("DJI_0018.JPG") },
             event: Transition::Enter,
             label: "parking lot".to_owned(),
             score: 0.875,
             margin: 0.75,
+            tiles,
             position: None,
-        };
+        }
+    }
+
+    #[test]
+    fn an_event_looks_like_this() {
+        let event = event(None);
         insta::assert_json_snapshot!(event);
+    }
+
+    #[test]
+    fn an_event_seen_in_tiles_looks_like_this() {
+        let event = event(Some(vec![TilePayload { index: 4, area: [2000, 1000, 2000, 2000] }]));
+        insta::assert_json_snapshot!(event);
+    }
+
+    /// Of a grid of 63 tiles, four for each label.
+    fn tiles(labels: &[String]) -> TilesPayload {
+        let carry =
+            |(number, label): (usize, &String)| (label.clone(), (0..4).map(|i| (number * 4 + i) % 64).collect());
+        let part = |index| TilePayload { index, area: [index as u32 * 100, 12_345, 1024, 1024] };
+        let mut tiles =
+            TilesPayload { carry: labels.iter().enumerate().map(carry).collect(), parts: (0..64).map(part).collect() };
+        tiles.keep(|_| true);
+        tiles
+    }
+
+    #[test]
+    fn a_result_seen_in_tiles_looks_like_this() {
+        let labels = ["parking lot".to_owned(), "forest".to_owned()];
+        let result = ResultPayload { tiles: Some(tiles(&labels)), ..result("DJI_0018.JPG", &labels) };
+        insta::assert_json_snapshot!(result);
+    }
+
+    #[test]
+    fn a_result_names_no_tile_that_nothing_it_says_is_in() {
+        let labels: Vec<String> = (0..30).map(|number| format!("label number {number}")).collect();
+        let json = ResultPayload { tiles: Some(tiles(&labels)), ..result("frame", &labels) }.to_bounded_json();
+        let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let carry = value["tiles"]["carry"].as_object().unwrap();
+        assert!(json.len() <= MAX_PAYLOAD && !carry.is_empty());
+        let tags = value["tags"].as_array().unwrap();
+        assert!(carry.keys().all(|label| tags.iter().any(|tag| tag == label)), "{value}");
+        let named: Vec<_> = carry.values().flat_map(|indices| indices.as_array().unwrap()).collect();
+        let parts = value["tiles"]["parts"].as_array().unwrap();
+        assert!(named.iter().all(|index| parts.iter().any(|part| part["index"] == **index)));
+        assert!(parts.iter().all(|part| named.iter().any(|index| part["index"] == **index)));
     }
 
     proptest! {
         #[test]
         fn no_result_is_over_the_limit(frame in ".{0,300}", labels in proptest::collection::vec("\\PC{1,16}", 0..60)) {
             let json = result(&frame, &labels).to_bounded_json();
+            prop_assert!(json.len() <= MAX_PAYLOAD, "{} bytes", json.len());
+            let json = ResultPayload { tiles: Some(tiles(&labels)), ..result(&frame, &labels) }.to_bounded_json();
             prop_assert!(json.len() <= MAX_PAYLOAD, "{} bytes", json.len());
         }
     }
