@@ -12,10 +12,10 @@ use minisign_verify::PublicKey;
 
 use crate::camera::{FolderOptions, Scene, SimulatedOptions};
 use crate::decide::{Aggregate, LONGEST_MEMORY, Rules, Thresholds};
-use crate::vision::{Cut, Limits, Tiling};
+use crate::vision::{Cut, Limits, SimilarOptions, Tiling};
 use raw::{
-    Positive, RawAggregate, RawCamera, RawCommands, RawConfig, RawMqtt, RawSimulated, RawSpool, RawTags, RawTiles,
-    RawTls, RawVision,
+    Positive, RawAggregate, RawCamera, RawCommands, RawConfig, RawMqtt, RawPace, RawSimilar, RawSimulated, RawSpool,
+    RawTags, RawTiles, RawTls, RawVision,
 };
 
 /// Where the daemon looks when it is told nothing else.
@@ -44,6 +44,10 @@ pub struct Config {
     pub limits: Limits,
     /// The parts of each frame to look at, when it is not only the whole.
     pub tiles: Option<TilesConfig>,
+    /// When a frame shows what the last one did and is let go.
+    pub similar: Option<SimilarOptions>,
+    /// How hard the classifier may work, when there is a limit.
+    pub pace: Option<PaceConfig>,
     /// A prompt pack to use instead of the built-in one.
     pub pack: Option<PathBuf>,
     /// How many scores a result carries.
@@ -56,6 +60,8 @@ pub struct Config {
     pub mqtt: MqttConfig,
     /// How often `health` is published.
     pub health_interval: Duration,
+    /// Folder of the board's thermal zones.
+    pub thermal: PathBuf,
     /// Folder for what must survive a restart.
     pub state: PathBuf,
     /// Where events wait for the broker.
@@ -73,6 +79,17 @@ pub struct TilesConfig {
     pub tiling: Tiling,
     /// How their scores become the frame's.
     pub aggregate: Aggregate,
+}
+
+/// How hard the classifier may work.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PaceConfig {
+    /// Frames a second at most.
+    pub frames_per_second: Option<f64>,
+    /// Share of the time, above 0 and at most 1.
+    pub duty_cycle: f64,
+    /// Degrees Celsius that the hottest thermal zone is not to reach.
+    pub max_temperature: Option<f64>,
 }
 
 /// A camera's name and source.
@@ -212,7 +229,7 @@ impl Config {
         let raw: RawConfig = toml::from_str(text).map_err(|error| error.to_string())?;
         let published = serde_json::to_value(&raw).map_err(|error| error.to_string())?;
         let vehicle = topic_level("vehicle.id", &raw.vehicle.id)?;
-        let RawVision { bundle, threads, max_bytes, max_pixels, max_memory, tiles } = raw.vision;
+        let RawVision { bundle, threads, max_bytes, max_pixels, max_memory, tiles, similar } = raw.vision;
         if !(1..=64).contains(&threads) {
             return Err(format!("vision.threads = {threads} must be between 1 and 64"));
         }
@@ -230,6 +247,9 @@ impl Config {
             threads,
             limits,
             tiles: tiles.map(tiles_config).transpose()?,
+            similar: similar.as_ref().map(similar_options).transpose()?,
+            pace: raw.pace.as_ref().map(pace).transpose()?,
+            thermal: raw.health.thermal_path,
             pack: raw.prompts.pack,
             top_k: raw.decide.top_k,
             embeddings: raw.publish.embedding,
@@ -279,6 +299,31 @@ fn tiles_config(raw: RawTiles) -> Result<TilesConfig, String> {
         (_, Some(_)) => return Err("vision.tiles.k is for aggregate = \"top_k\" alone; leave it out".to_owned()),
     };
     Ok(TilesConfig { tiling: Tiling { cut, overlap: raw.overlap, most: raw.max_tiles }, aggregate })
+}
+
+fn similar_options(raw: &RawSimilar) -> Result<SimilarOptions, String> {
+    if !(raw.threshold > 0.0 && raw.threshold <= 255.0) {
+        return Err(format!("vision.similar.threshold = {} must be above 0 and at most 255 levels", raw.threshold));
+    }
+    let at_most = seconds("vision.similar.at_most_s", raw.at_most_s, 0.1)?;
+    Ok(SimilarOptions { threshold: raw.threshold, at_most })
+}
+
+fn pace(raw: &RawPace) -> Result<PaceConfig, String> {
+    if raw.frames_per_second.is_some_and(|rate| !(0.01..=1000.0).contains(&rate)) {
+        return Err("pace.frames_per_second must be between 0.01 and 1000".to_owned());
+    }
+    if !(0.01..=1.0).contains(&raw.duty_cycle) {
+        return Err(format!("pace.duty_cycle = {} must be between 0.01 and 1", raw.duty_cycle));
+    }
+    if raw.max_temperature_c.is_some_and(|degrees| !(20.0..=150.0).contains(&degrees)) {
+        return Err("pace.max_temperature_c must be between 20 and 150 degrees Celsius".to_owned());
+    }
+    Ok(PaceConfig {
+        frames_per_second: raw.frames_per_second,
+        duty_cycle: raw.duty_cycle,
+        max_temperature: raw.max_temperature_c,
+    })
 }
 
 fn camera(raw: RawCamera, max_bytes: u64) -> Result<CameraConfig, String> {
@@ -509,6 +554,11 @@ mod tests {
             ("[mqtt]\npassword_file = \"p\"", "mqtt.username"),
             ("[vision]\nthreads = 0", "vision.threads"),
             ("[vision]\nmax_pixels = 0", "vision.max_pixels"),
+            ("[vision.similar]\nthreshold = 0.0", "vision.similar.threshold"),
+            ("[vision.similar]\nat_most_s = 0.0", "vision.similar.at_most_s"),
+            ("[pace]\nframes_per_second = 0.0", "pace.frames_per_second"),
+            ("[pace]\nduty_cycle = 1.5", "pace.duty_cycle"),
+            ("[pace]\nmax_temperature_c = 200.0", "pace.max_temperature_c"),
             ("[vision.tiles]", "grid = [columns, rows] or size"),
             ("[vision.tiles]\ngrid = [2, 2]\nsize = 500", "grid = [columns, rows] or size"),
             ("[vision.tiles]\ngrid = [1, 1]", "vision.tiles.grid"),

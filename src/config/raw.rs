@@ -26,6 +26,7 @@ pub(super) struct RawConfig {
     pub mqtt: RawMqtt,
     #[serde(default)]
     pub health: RawHealth,
+    pub pace: Option<RawPace>,
     #[serde(default)]
     pub state: RawState,
     #[serde(default)]
@@ -103,6 +104,23 @@ pub(super) struct RawVision {
     pub max_memory: u64,
     /// Look at parts of each frame too, when the table is there.
     pub tiles: Option<RawTiles>,
+    /// Let frames go that show what the last one did, when the table is there.
+    pub similar: Option<RawSimilar>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSimilar {
+    /// Largest mean difference of brightness, in levels of 0 to 255.
+    pub threshold: f64,
+    /// Seconds after which a frame is classified in any case.
+    pub at_most_s: f64,
+}
+
+impl Default for RawSimilar {
+    fn default() -> Self {
+        Self { threshold: 2.0, at_most_s: 5.0 }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -146,6 +164,7 @@ impl Default for RawVision {
             max_pixels: limits.pixels,
             max_memory: limits.memory,
             tiles: None,
+            similar: None,
         }
     }
 }
@@ -306,11 +325,30 @@ impl Default for RawSpool {
 pub(super) struct RawHealth {
     /// Seconds between two `health` messages.
     pub interval_s: f64,
+    /// Folder of the board's thermal zones.
+    pub thermal_path: PathBuf,
 }
 
 impl Default for RawHealth {
     fn default() -> Self {
-        Self { interval_s: 10.0 }
+        Self { interval_s: 10.0, thermal_path: PathBuf::from("/sys/class/thermal") }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPace {
+    /// Frames classified a second at most.
+    pub frames_per_second: Option<f64>,
+    /// Share of the time that the classifier may work.
+    pub duty_cycle: f64,
+    /// Degrees Celsius of the hottest thermal zone; slows down from ten below.
+    pub max_temperature_c: Option<f64>,
+}
+
+impl Default for RawPace {
+    fn default() -> Self {
+        Self { frames_per_second: None, duty_cycle: 1.0, max_temperature_c: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Puts payloads together: who speaks, about which model and prompts, and what is to be said.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -31,6 +32,8 @@ pub(super) struct Reporter {
     pub top_k: usize,
     /// Whether each result is followed by its embedding.
     pub embeddings: bool,
+    /// The board's thermal zones.
+    pub thermal: PathBuf,
 }
 
 /// A frame with everything found out about it.
@@ -214,6 +217,7 @@ impl Reporter {
             latency_ms: reading.latency_ms,
             frames: reading.frames,
             frames_dropped: dropped,
+            frames_similar: reading.similar,
             frames_failed: reading.failed,
             results_unsent: link.unsent,
             results_thinned: link.thinned,
@@ -224,7 +228,8 @@ impl Reporter {
             connects: link.connects,
             spool: link.spool.into(),
             memory_bytes: vitals::resident_memory(),
-            temperature_c: vitals::temperature(),
+            temperature_c: vitals::temperature(&self.thermal),
+            pace: reading.pace,
             clock_synced: clock::synced(),
         };
         Message { topic: self.topics.health(), payload: to_json(&payload), urgency: Urgency::Now }

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use super::commands::{Answer, Commands, Vehicle, configured_pack};
 use super::manager::Pulse;
 use super::metrics::Metrics;
+use super::pace::Pace;
 use super::pipeline::{Classifier, Open, Order, Shared, film};
 use super::report::Reporter;
 use super::retask::Retask;
 use super::{DaemonError, Identity};
 use crate::bundle::{Bundle, BundleError, slots};
-use crate::camera::{Camera, CameraError, Folder, Policy, Simulated, Slot};
+use crate::camera::{Camera, CameraError, Folder, Frame, Next, Policy, Simulated, Slot};
 use crate::config::{Config, ConfigError, Source};
 use crate::decide::{Decider, Tags};
 use crate::prompts::pack::{Pack, PackError};
@@ -23,7 +24,7 @@ use crate::publish::{
     Credentials, CredentialsError, Inbound, Inbox, Link, Message, ModelName, PromptsName, Setup, Topics,
 };
 use crate::vision::golden::{Golden, GoldenError};
-use crate::vision::{EncoderOptions, Vision, VisionError};
+use crate::vision::{EncoderOptions, Similar, View, Vision, VisionError};
 
 /// What the main loop is told.
 #[derive(Debug, PartialEq, Eq)]
@@ -102,6 +103,24 @@ impl Prepared {
         &self.bundle
     }
 
+    /// Takes one frame, waiting for it at most so long, and what the model would be shown of it.
+    ///
+    /// # Errors
+    /// [`PhotographError`] when no frame comes, or one that cannot be used.
+    pub fn photograph(&mut self, patience: Duration) -> Result<Photograph, PhotographError> {
+        let deadline = Instant::now() + patience;
+        let frame = loop {
+            match self.camera.next(deadline.saturating_duration_since(Instant::now()))? {
+                Next::Frame(frame) => break frame,
+                Next::Idle if Instant::now() < deadline => {}
+                Next::Idle => return Err(PhotographError::Silent { waited: patience }),
+                Next::End => return Err(PhotographError::End),
+            }
+        };
+        let view = self.vision.look(&frame.picture, self.config.tiles.map(|tiles| tiles.tiling).as_ref())?;
+        Ok(Photograph { frame, view })
+    }
+
     /// The prompt pack that will be used.
     pub fn pack(&self) -> &Pack {
         self.decider.pack()
@@ -122,8 +141,37 @@ impl Prepared {
             paused: AtomicBool::new(false),
             top_k: self.config.top_k,
             embeddings: self.config.embeddings,
+            thermal: self.config.thermal.clone(),
         }
     }
+}
+
+/// One frame, not yet classified.
+pub struct Photograph {
+    /// As it came.
+    pub frame: Box<Frame>,
+    /// As the model would see it.
+    pub view: View,
+}
+
+/// Why there is no frame to be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum PhotographError {
+    /// The camera failed.
+    #[error(transparent)]
+    Camera(#[from] CameraError),
+    /// The frame cannot be decoded or has an impossible shape.
+    #[error(transparent)]
+    Vision(#[from] VisionError),
+    /// Nothing came.
+    #[error("no frame within {} s; is the camera running, or a file being put into its folder?", .waited.as_secs())]
+    Silent {
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The source has ended.
+    #[error("the source has no frame at all; put a picture into its folder, or allow more than 0 frames")]
+    End,
 }
 
 /// The pack that a command has put in place of the configuration's, if it can still be used.
@@ -277,6 +325,9 @@ impl Session {
         let classifier = Classifier {
             vision,
             tiles: config.tiles,
+            similar: config.similar.map(Similar::new),
+            pace: config.pace.map(Pace::new),
+            thermal: config.thermal,
             decider,
             tags,
             started: Instant::now(),

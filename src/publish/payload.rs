@@ -277,6 +277,8 @@ pub struct HealthPayload {
     pub frames: u64,
     /// Frames replaced by a newer one before they were classified, since the start.
     pub frames_dropped: u64,
+    /// Frames not classified because they show what the last one did (`vision.similar`), since the start.
+    pub frames_similar: u64,
     /// Frames that could not be classified since the start, by cause.
     pub frames_failed: BTreeMap<String, u64>,
     /// Results not sent because there was no link, since the start.
@@ -299,8 +301,21 @@ pub struct HealthPayload {
     pub memory_bytes: Option<u64>,
     /// Hottest thermal zone in degrees Celsius; null where there is none.
     pub temperature_c: Option<f64>,
+    /// How fast the classifier may go; null without `[pace]` and before the first frame.
+    pub pace: Option<PacePayload>,
     /// Whether the clock is synchronised.
     pub clock_synced: bool,
+}
+
+/// The classifier's pace in `health`.
+#[derive(Debug, Clone, Serialize)]
+pub struct PacePayload {
+    /// `full`, or `slowed` by the temperature.
+    pub state: &'static str,
+    /// What the temperature leaves of the pace, 0.1 to 1.
+    pub factor: f64,
+    /// Why, where there is something to say.
+    pub reason: Option<String>,
 }
 
 /// The spool in `health`.

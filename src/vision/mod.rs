@@ -8,10 +8,13 @@ mod encoder;
 pub mod golden;
 pub mod int8;
 mod preprocess;
+mod similar;
 mod tiles;
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
+
+use image::RgbImage;
 
 use crate::bundle::{Bundle, BundleError, IMAGE_ONNX};
 use crate::camera::Picture;
@@ -20,6 +23,7 @@ use decode::decode_with;
 pub use decode::{DecodeError, Decoded, Limits, decode, decode_for};
 pub use encoder::{Encoder, EncoderError, EncoderOptions, InputSpec};
 pub use preprocess::{PreprocessError, Preprocessor};
+pub use similar::{Similar, SimilarOptions};
 pub use tiles::{Area, Cut, Tiling};
 
 /// The image side of a bundle, ready for frames.
@@ -44,8 +48,39 @@ pub struct View {
     squares: Vec<u8>,
     /// The part of the frame that each square shows; of the whole frame, the square in its middle.
     pub areas: Vec<Area>,
+    /// Width and height of the upright frame.
+    pub frame: (u32, u32),
+    /// Width and height of a square.
+    size: usize,
     /// Decoding and resizing.
     timings: Timings,
+}
+
+impl View {
+    /// The squares as pictures, in the order of their areas.
+    pub fn squares(&self) -> impl Iterator<Item = RgbImage> {
+        let side = self.size as u32;
+        self.squares.chunks_exact(self.size * self.size * 3).filter_map(move |square| {
+            RgbImage::from_raw(side, side, square.to_vec()) // always as long as it must be
+        })
+    }
+
+    /// The mean brightness, 0 to 255, of `cells` × `cells` cells of each square, row by row (luma of ITU-R BT.601).
+    fn brightness(&self, cells: usize) -> Vec<f64> {
+        let mut means = Vec::new();
+        for square in self.squares.chunks_exact(self.size * self.size * 3) {
+            let mut sums = vec![(0.0, 0u32); cells * cells];
+            for (at, pixel) in square.as_chunks::<3>().0.iter().enumerate() {
+                let (x, y) = (at % self.size * cells / self.size, at / self.size * cells / self.size);
+                let [red, green, blue] = pixel.map(f64::from);
+                let (sum, count) = &mut sums[y * cells + x];
+                *sum += 0.299 * red + 0.587 * green + 0.114 * blue;
+                *count += 1;
+            }
+            means.extend(sums.iter().map(|(sum, count)| sum / f64::from((*count).max(1))));
+        }
+        means
+    }
 }
 
 /// Time spent on one frame, by stage.
@@ -89,7 +124,8 @@ impl Vision {
     /// # Errors
     /// As [`Vision::embed`]; one broken picture fails its batch.
     pub fn embed_batch(&mut self, pictures: &[Picture]) -> Result<(Vec<Vec<f32>>, Timings), VisionError> {
-        let mut all = View { squares: Vec::new(), areas: Vec::new(), timings: Timings::default() };
+        let size = self.preprocessor.size() as usize;
+        let mut all = View { squares: Vec::new(), areas: Vec::new(), frame: (0, 0), size, timings: Timings::default() };
         for picture in pictures {
             let view = self.look(picture, None)?;
             all.squares.extend(view.squares);
@@ -123,7 +159,8 @@ impl Vision {
             areas.push(area);
         }
         let resize = started.elapsed() - decode;
-        Ok(View { squares, areas, timings: Timings { decode, resize, encode: Duration::ZERO } })
+        let timings = Timings { decode, resize, encode: Duration::ZERO };
+        Ok(View { squares, areas, frame: decoded.full, size: size as usize, timings })
     }
 
     /// Embeds the squares of a view in one pass of the tower, a vector each; the timings are those of the whole way.
@@ -131,7 +168,7 @@ impl Vision {
     /// # Errors
     /// [`VisionError::Encoder`] for more squares than [`EncoderOptions::batch`]; the rest means a damaged model.
     pub fn embed_view(&mut self, view: View) -> Result<(Vec<Vec<f32>>, Timings), VisionError> {
-        let View { mut squares, areas, mut timings } = view;
+        let View { mut squares, areas, mut timings, .. } = view;
         let started = Instant::now();
         // The plan's shape is fixed: places that nothing takes are run empty.
         squares.resize(squares.len().max(self.encoder.input_len()), 0);
