@@ -107,10 +107,10 @@ fn no_more_frames_are_classified_than_asked_for() {
 fn with_frames_faster_than_the_model_none_waits_longer_than_two_model_periods() {
     let Some(broker) = Broker::start("") else { return };
     let mut subscriber = Subscriber::new(broker.port);
-    // Sixty-four tiles make any model slow.
-    let lines = "[camera.simulated]\nframes_per_second = 30.0\n[vision.tiles]\ngrid = [8, 8]\nmax_tiles = 64\n";
+    // Thirty-seven squares a frame make any model slow.
+    let lines = "[camera.simulated]\nframes_per_second = 30.0\n[vision.tiles]\ngrid = [6, 6]\nmax_tiles = 36\n";
     let _daemon = Daemon::start(broker.port, lines);
-    let results: Vec<Value> = (0..14).map(|_| subscriber.on("/nadir/result").payload).collect();
+    let results: Vec<Value> = (0..12).map(|_| subscriber.on("/nadir/result").payload).collect();
     let latency = |result: &Value, of: &str| result["latency_ms"][of].as_f64().unwrap();
     let work = |result: &Value| latency(result, "decode") + latency(result, "resize") + latency(result, "encode");
     let pairs = || results[1..].windows(2);

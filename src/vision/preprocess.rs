@@ -50,6 +50,11 @@ impl Preprocessor {
     /// # Errors
     /// [`PreprocessError`] for a part that is empty or not inside the picture.
     pub fn part(&mut self, picture: &Decoded, area: &Area) -> Result<RgbImage, PreprocessError> {
+        let within =
+            |start: u32, length: u32, of: u32| length > 0 && start.checked_add(length).is_some_and(|end| end <= of);
+        if !within(area.left, area.width, picture.full.0) || !within(area.top, area.height, picture.full.1) {
+            return Err(shape(picture));
+        }
         let [left, top, width, height] = picture.window;
         let (across, down) = (width / f64::from(picture.full.0), height / f64::from(picture.full.1));
         let window = [
