@@ -10,7 +10,8 @@ use super::metrics::Metrics;
 use super::report::{Classified, Reporter};
 use super::snapshot::thumbnail;
 use crate::camera::{Camera, CameraError, Frame, Next, Policy, Slot};
-use crate::decide::{Decider, Rules, Tags};
+use crate::decide::{Change, Decider, Rules, Tags, Transition};
+use crate::position::Locator;
 use crate::publish::{Head, Link, PromptsName};
 use crate::vision::{Limits, Vision, VisionError};
 
@@ -121,6 +122,7 @@ pub(super) struct Classifier {
     /// Requests for a picture of the next frame.
     pub snapshots: Vec<String>,
     pub reporter: Arc<Reporter>,
+    pub locator: Locator,
 }
 
 impl Classifier {
@@ -139,8 +141,8 @@ impl Classifier {
                 continue;
             }
             match shared.slot.take(PATIENCE) {
-                Ok(Some(frame)) => self.classify(shared, &frame),
-                Ok(None) => {}
+                Ok(Some(frame)) if self.locator.admit(&frame) => self.classify(shared, &frame),
+                Ok(_) => {}
                 Err(crate::camera::Closed) => break,
             }
         }
@@ -198,16 +200,30 @@ impl Classifier {
             Err(error) => return fail(shared, "scoring", &error),
         };
         let changes = self.tags.update(frame.arrived.saturating_duration_since(self.started), &scores);
-        let classified = Classified { frame, vector: &embedded.vector, scores: &scores, timings: embedded.timings };
+        let position = self.locator.locate(frame);
+        let classified = Classified {
+            frame,
+            vector: &embedded.vector,
+            scores: &scores,
+            timings: embedded.timings,
+            position: position.as_ref(),
+        };
         let (result, embedding) = self.reporter.result(&classified, &self.tags, &self.decider);
         shared.link.publish(result);
         embedding.into_iter().for_each(|embedding| shared.link.publish(embedding));
         for change in changes {
+            self.locator.say(|| self.line(change));
             for message in self.reporter.change(&classified, change, &self.decider) {
                 shared.link.publish(message);
             }
         }
         shared.metrics.classified(frame.arrived.elapsed());
+    }
+
+    /// A change as the operator's ground station shows it.
+    fn line(&self, change: Change) -> String {
+        let what = if change.transition == Transition::Enter { "enter" } else { "exit" };
+        format!("{what} {} {:.2}", self.decider.pack().header().labels[change.label].name, change.score)
     }
 }
 

@@ -12,6 +12,7 @@ use super::metrics::Reading;
 use super::vitals;
 use crate::camera::Frame;
 use crate::decide::{Change, Decider, Scores, Tags, Transition};
+use crate::position::{Position, TelemetryHealth};
 use crate::publish::{
     EmbeddingPayload, EventPayload, Head, HealthPayload, Int8Vector, Latency, LinkStats, Message, ModelName,
     PromptsName, ReplyPayload, ResultPayload, ScorePayload, StatePayload, StatusPayload, Topics, Urgency, short,
@@ -38,6 +39,7 @@ pub(super) struct Classified<'a> {
     pub vector: &'a [f32],
     pub scores: &'a Scores,
     pub timings: Timings,
+    pub position: Option<&'a Position>,
 }
 
 impl Reporter {
@@ -48,7 +50,7 @@ impl Reporter {
             label: labels[ranked.label].name.clone(),
             score: ranked.score,
         };
-        let Classified { frame, vector, scores, timings } = classified;
+        let Classified { frame, vector, scores, timings, position } = classified;
         let payload = ResultPayload {
             head: self.head("remoteclip.result/1", frame),
             label: scores.top().map(|top| labels[top.label].name.clone()),
@@ -57,7 +59,7 @@ impl Reporter {
             margin: scores.margin(),
             tags: tags.active().map(|label| labels[label].name.clone()).collect(),
             latency_ms: latency(frame, timings),
-            position: None,
+            position: position.map(Into::into),
         };
         let embedding = self.embeddings.then(|| self.embedding(&payload.head, vector));
         let result =
@@ -96,7 +98,7 @@ impl Reporter {
             label,
             score: change.score,
             margin: classified.scores.margin(),
-            position: None,
+            position: classified.position.map(Into::into),
         };
         [
             Message { topic: self.topics.event(), payload: to_json(&event), urgency: Urgency::Event },
@@ -170,7 +172,13 @@ impl Reporter {
         Message { topic: self.topics.config(), payload: to_json(config), urgency: Urgency::State }
     }
 
-    pub fn health(&self, reading: Reading, dropped: u64, link: LinkStats) -> Message {
+    pub fn health(
+        &self,
+        reading: Reading,
+        dropped: u64,
+        link: LinkStats,
+        position: Option<TelemetryHealth>,
+    ) -> Message {
         let payload = HealthPayload {
             schema: "remoteclip.health/1",
             boot_id: self.identity.boot_id.clone(),
@@ -189,6 +197,7 @@ impl Reporter {
             refused_topics: link.refused_topics as u64,
             connects: link.connects,
             spool: link.spool.into(),
+            position,
             memory_bytes: vitals::resident_memory(),
             temperature_c: vitals::temperature(),
             clock_synced: clock::synced(),
