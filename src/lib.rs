@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! camera ──▶ vision ──▶ decide ──▶ publish
-//!              ▲           ▲
-//!            bundle     prompts
+//!              ▲           ▲          ▲
+//!            bundle     prompts    position
 //! ```
 //!
 //! `daemon` runs that walk, `config` says how, `cli` is how a person starts it; `explain` asks the same rooms why, `harness`

@@ -12,10 +12,11 @@ use minisign_verify::PublicKey;
 
 use crate::camera::{FolderOptions, Scene, SimulatedOptions};
 use crate::decide::{Aggregate, LONGEST_MEMORY, Rules, Thresholds};
+use crate::position::{MavlinkOptions, PositionOptions};
 use crate::vision::{Cut, Limits, SimilarOptions, Tiling};
 use raw::{
-    Positive, RawAggregate, RawCamera, RawCommands, RawConfig, RawMqtt, RawPace, RawSimilar, RawSimulated, RawSpool,
-    RawTags, RawTiles, RawTls, RawVision,
+    Positive, RawAggregate, RawCamera, RawCommands, RawConfig, RawMqtt, RawPace, RawPosition, RawSimilar, RawSimulated,
+    RawSpool, RawTags, RawTiles, RawTls, RawVision,
 };
 
 /// Where the daemon looks when it is told nothing else.
@@ -68,6 +69,8 @@ pub struct Config {
     pub spool: SpoolConfig,
     /// Commands from the ground, when they are obeyed.
     pub commands: Option<CommandsConfig>,
+    /// Where frames were taken.
+    pub position: PositionOptions,
     /// The whole file with defaults filled in, as it is published on the `config` topic.
     pub published: serde_json::Value,
 }
@@ -259,6 +262,7 @@ impl Config {
             spool: spool(&raw.spool, &raw.state.path)?,
             state: raw.state.path,
             commands: commands(raw.commands)?,
+            position: position(raw.position)?,
             vehicle,
             published,
         })
@@ -449,6 +453,37 @@ fn commands(raw: RawCommands) -> Result<Option<CommandsConfig>, String> {
     Ok(raw.enabled.then_some(CommandsConfig { public_key }))
 }
 
+fn position(raw: RawPosition) -> Result<PositionOptions, String> {
+    let endpoint = raw.mavlink.as_deref().map(str::parse).transpose();
+    let endpoint = endpoint.map_err(|reason: String| format!("position.mavlink = {reason}"))?;
+    for (field, set) in [
+        ("only_while_armed", raw.only_while_armed),
+        ("report", raw.report),
+        ("mount_pitch_deg", raw.mount_pitch_deg.is_some()),
+    ] {
+        if set && endpoint.is_none() {
+            return Err(format!("position.{field} needs position.mavlink beside it"));
+        }
+    }
+    if raw.system_id == 0 {
+        return Err("position.system_id = 0 is MAVLink's \"everybody\"; name the vehicle's, 1 to 255".to_owned());
+    }
+    if raw.mount_pitch_deg.is_some_and(|pitch| !(-180.0..=180.0).contains(&pitch)) {
+        return Err("position.mount_pitch_deg must be between -180 and 180 degrees".to_owned());
+    }
+    Ok(PositionOptions {
+        mavlink: endpoint.map(|endpoint| MavlinkOptions {
+            endpoint,
+            system_id: raw.system_id,
+            mount_pitch: raw.mount_pitch_deg,
+            report: raw.report,
+        }),
+        srt: raw.srt,
+        max_age: seconds("position.max_age_s", raw.max_age_s, 0.1)?,
+        only_while_armed: raw.only_while_armed,
+    })
+}
+
 fn spool(raw: &RawSpool, state: &Path) -> Result<SpoolConfig, String> {
     if raw.max_bytes < SMALLEST_SPOOL {
         return Err(format!("spool.max_bytes = {} must be at least {SMALLEST_SPOOL}", raw.max_bytes));
@@ -572,6 +607,13 @@ mod tests {
             ("[decide]\ntop_k = 0", "decide.top_k"),
             ("[health]\ninterval_s = 0.1", "health.interval_s"),
             ("[camera.folder]\npath = \"x\"", "exclude each other"),
+            ("[position]\nmavlink = \"tcp://0.0.0.0:1\"", "position.mavlink"),
+            ("[position]\nmavlink = \"udp://0.0.0.0:1\"\nsystem_id = 0", "position.system_id"),
+            ("[position]\nmavlink = \"udp://0.0.0.0:1\"\nmount_pitch_deg = 181.0", "position.mount_pitch_deg"),
+            ("[position]\nmax_age_s = 0.0", "position.max_age_s"),
+            ("[position]\nonly_while_armed = true", "position.mavlink"),
+            ("[position]\nreport = true", "position.mavlink"),
+            ("[position]\nmount_pitch_deg = -90.0", "position.mavlink"),
         ] {
             let error = Config::parse(&format!("{SMALLEST}{lines}")).unwrap_err();
             assert!(error.contains(named), "{lines}: {error}");

@@ -33,6 +33,8 @@ pub(super) struct RawConfig {
     pub spool: RawSpool,
     #[serde(default)]
     pub commands: RawCommands,
+    #[serde(default)]
+    pub position: RawPosition,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -359,6 +361,39 @@ pub(super) struct RawCommands {
     pub enabled: bool,
     /// minisign public key; without it prompts from the ground are refused.
     pub public_key: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPosition {
+    /// Where the flight controller speaks MAVLink: `udp://ADDRESS:PORT` to listen on, or `serial:///dev/TTY:BAUD`.
+    pub mavlink: Option<String>,
+    /// MAVLink system id of the vehicle; other systems are not listened to.
+    pub system_id: u8,
+    /// How far the nearest measurement may be from the frame in time, in seconds.
+    pub max_age_s: f64,
+    /// How a camera fixed to the airframe looks, in degrees above the nose's direction: -90 straight down, 0 ahead.
+    pub mount_pitch_deg: Option<f64>,
+    /// Classify only while the vehicle says that it is armed.
+    pub only_while_armed: bool,
+    /// Send heartbeats, this computer's state and events back over MAVLink.
+    pub report: bool,
+    /// DJI subtitles with the video's places, counted from the source's first frame.
+    pub srt: Option<PathBuf>,
+}
+
+impl Default for RawPosition {
+    fn default() -> Self {
+        Self {
+            mavlink: None,
+            system_id: 1,
+            max_age_s: 2.0,
+            mount_pitch_deg: None,
+            only_while_armed: false,
+            report: false,
+            srt: None,
+        }
+    }
 }
 
 /// A number that must not be zero.

@@ -14,7 +14,8 @@ use super::snapshot::thumbnail;
 use super::vitals;
 use crate::camera::{Camera, CameraError, Frame, Next, Policy, Slot};
 use crate::config::TilesConfig;
-use crate::decide::{Aggregate, Decider, Rules, Tags};
+use crate::decide::{Aggregate, Change, Decider, Rules, Tags, Transition};
+use crate::position::Locator;
 use crate::publish::{Head, Link, PromptsName};
 use crate::vision::{Area, Limits, Similar, Timings, Vision, VisionError};
 
@@ -134,6 +135,7 @@ pub(super) struct Classifier {
     /// Requests for a picture of the next frame.
     pub snapshots: Vec<String>,
     pub reporter: Arc<Reporter>,
+    pub locator: Locator,
 }
 
 impl Classifier {
@@ -152,12 +154,12 @@ impl Classifier {
                 continue;
             }
             match shared.slot.take(PATIENCE) {
-                Ok(Some(frame)) => {
+                Ok(Some(frame)) if self.locator.admit(&frame) => {
                     let taken = Instant::now();
                     self.classify(shared, &frame);
                     self.rest(shared, taken.elapsed());
                 }
-                Ok(None) => {}
+                Ok(_) => {}
                 Err(crate::camera::Closed) => break,
             }
         }
@@ -236,11 +238,14 @@ impl Classifier {
         let scores = self.tiles.map_or(Aggregate::Max, |tiles| tiles.aggregate).combine(&parts);
         let changes = self.tags.update(at, &scores);
         let parts = self.tiles.map(|_| Parts { areas: &areas, scores: &parts });
-        let classified = Classified { frame, vector: &vectors[0], scores: &scores, parts, timings };
+        let position = self.locator.locate(frame);
+        let position = position.as_ref();
+        let classified = Classified { frame, vector: &vectors[0], scores: &scores, parts, timings, position };
         let (result, embedding) = self.reporter.result(&classified, &self.tags, &self.decider);
         shared.link.publish(result);
         embedding.into_iter().for_each(|embedding| shared.link.publish(embedding));
         for change in changes {
+            self.locator.say(|| self.line(change));
             for message in self.reporter.change(&classified, change, &self.decider) {
                 shared.link.publish(message);
             }
@@ -258,6 +263,12 @@ impl Classifier {
         let areas = view.areas.clone();
         let (vectors, timings) = self.vision.embed_view(view)?;
         Ok(Some((areas, vectors, timings)))
+    }
+
+    /// A change as the operator's ground station shows it.
+    fn line(&self, change: Change) -> String {
+        let what = if change.transition == Transition::Enter { "enter" } else { "exit" };
+        format!("{what} {} {:.2}", self.decider.pack().header().labels[change.label].name, change.score)
     }
 }
 

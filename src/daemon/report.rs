@@ -14,6 +14,7 @@ use super::metrics::Reading;
 use super::vitals;
 use crate::camera::Frame;
 use crate::decide::{Change, Decider, Scores, Tags, Transition, carriers};
+use crate::position::{Position, TelemetryHealth};
 use crate::publish::{
     EmbeddingPayload, EventPayload, Head, HealthPayload, Int8Vector, Latency, LinkStats, Message, ModelName,
     PromptsName, ReplyPayload, ResultPayload, ScorePayload, StatePayload, StatusPayload, TilePayload, TilesPayload,
@@ -45,6 +46,7 @@ pub(super) struct Classified<'a> {
     /// The parts of the frame, where it was cut into tiles.
     pub parts: Option<Parts<'a>>,
     pub timings: Timings,
+    pub position: Option<&'a Position>,
 }
 
 /// What was found in each part of a frame, the whole of it first.
@@ -76,7 +78,7 @@ impl Reporter {
             label: labels[ranked.label].name.clone(),
             score: ranked.score,
         };
-        let Classified { frame, vector, scores, parts, timings } = classified;
+        let Classified { frame, vector, scores, parts, timings, position } = classified;
         let said = scores.ranked().into_iter().take(self.top_k).map(|ranked| ranked.label).chain(tags.active());
         let said: BTreeMap<usize, String> = said.map(|label| (label, labels[label].name.clone())).collect();
         let payload = ResultPayload {
@@ -88,7 +90,7 @@ impl Reporter {
             tags: tags.active().map(|label| labels[label].name.clone()).collect(),
             tiles: parts.as_ref().map(|parts| parts.tiles(&said)),
             latency_ms: latency(frame, timings),
-            position: None,
+            position: position.map(Into::into),
         };
         let embedding = self.embeddings.then(|| self.embedding(&payload.head, vector));
         let result =
@@ -133,7 +135,7 @@ impl Reporter {
                 }
                 Transition::Exit => Vec::new(),
             }),
-            position: None,
+            position: classified.position.map(Into::into),
         };
         [
             Message { topic: self.topics.event(), payload: to_json(&event), urgency: Urgency::Event },
@@ -207,7 +209,13 @@ impl Reporter {
         Message { topic: self.topics.config(), payload: to_json(config), urgency: Urgency::State }
     }
 
-    pub fn health(&self, reading: Reading, dropped: u64, link: LinkStats) -> Message {
+    pub fn health(
+        &self,
+        reading: Reading,
+        dropped: u64,
+        link: LinkStats,
+        position: Option<TelemetryHealth>,
+    ) -> Message {
         let payload = HealthPayload {
             schema: "remoteclip.health/1",
             boot_id: self.identity.boot_id.clone(),
@@ -227,6 +235,7 @@ impl Reporter {
             refused_topics: link.refused_topics as u64,
             connects: link.connects,
             spool: link.spool.into(),
+            position,
             memory_bytes: vitals::resident_memory(),
             temperature_c: vitals::temperature(&self.thermal),
             pace: reading.pace,

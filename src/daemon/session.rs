@@ -18,6 +18,7 @@ use crate::bundle::{Bundle, BundleError, slots};
 use crate::camera::{Camera, CameraError, Folder, Frame, Next, Policy, Simulated, Slot};
 use crate::config::{Config, ConfigError, Source};
 use crate::decide::{Decider, Tags};
+use crate::position::{Listener, Locator, SrtError, Telemetry};
 use crate::prompts::pack::{Pack, PackError};
 use crate::publish::spool::Spool;
 use crate::publish::{
@@ -56,6 +57,7 @@ pub struct Prepared {
     camera: Box<dyn Camera>,
     credentials: Credentials,
     retask: Option<Retask>,
+    locator: Locator,
 }
 
 impl Prepared {
@@ -95,7 +97,8 @@ impl Prepared {
         let decider = Decider::new(pack, bundle.manifest().model.logit_scale);
         let camera = open_camera(&config.camera.source)?;
         let credentials = Credentials::read(&config.mqtt)?;
-        Ok(Self { config, bundle, vision, decider, camera, credentials, retask })
+        let locator = Locator::new(config.position.clone())?;
+        Ok(Self { config, bundle, vision, decider, camera, credentials, retask, locator })
     }
 
     /// The bundle that will be used.
@@ -232,6 +235,8 @@ pub(super) struct Session {
     health_interval: Duration,
     health_due: std::cell::Cell<Instant>,
     commands: Option<Commands>,
+    telemetry: Option<Arc<Telemetry>>,
+    _listener: Option<Listener>,
 }
 
 /// Commands go to the main loop, like signals.
@@ -282,7 +287,8 @@ impl Session {
 
     fn health(&self) -> Message {
         let dropped = self.shared.slot.dropped();
-        self.reporter.health(self.shared.metrics.read(), dropped, self.shared.link.stats())
+        let position = self.telemetry.as_ref().map(|telemetry| telemetry.health(Instant::now()));
+        self.reporter.health(self.shared.metrics.read(), dropped, self.shared.link.stats(), position)
     }
 
     /// Connects and starts filming. `control` is told when the source has ended.
@@ -320,7 +326,9 @@ impl Session {
             None => prepared.config.rules.clone(),
         };
         let tags = Tags::new(labels, rules);
-        let Prepared { config, bundle, vision, decider, camera, retask, .. } = prepared;
+        let Prepared { config, bundle, vision, decider, camera, retask, locator, .. } = prepared;
+        let telemetry = locator.telemetry().cloned();
+        let listener = telemetry.clone().map(Listener::start).transpose().map_err(DaemonError::Thread)?;
         let commands = retask.map(|retask| Commands::new(&config, &bundle, decider.pack().clone(), retask));
         let classifier = Classifier {
             vision,
@@ -334,6 +342,7 @@ impl Session {
             limits: config.limits,
             snapshots: Vec::new(),
             reporter: Arc::clone(&reporter),
+            locator,
         };
         let source = config.camera.source;
         let open: Open = Box::new(move || open_camera(&source));
@@ -353,7 +362,17 @@ impl Session {
         ];
         let (health_interval, health_due) =
             (config.health_interval, std::cell::Cell::new(Instant::now() + config.health_interval));
-        Ok(Self { shared, reporter, threads, epoch, health_interval, health_due, commands })
+        Ok(Self {
+            shared,
+            reporter,
+            threads,
+            epoch,
+            health_interval,
+            health_due,
+            commands,
+            telemetry,
+            _listener: listener,
+        })
     }
 
     /// Tells this session's `Finished` from that of one it replaced.
@@ -439,4 +458,7 @@ pub enum PrepareError {
     /// The broker's password or certificates.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// The subtitles.
+    #[error(transparent)]
+    Position(#[from] SrtError),
 }

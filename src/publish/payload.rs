@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::decide::Transition;
+use crate::position::{Orientation, Position, Source, TelemetryHealth};
 use crate::prompts::pack::Pack;
 use crate::publish::spool::{SpoolState, SpoolStats};
 
@@ -112,6 +113,47 @@ pub struct Latency {
     pub total: f64,
 }
 
+/// Where a frame was taken: an RFC 7946 point with what we know of it beside.
+#[derive(Debug, Clone, Serialize)]
+pub struct PositionPayload {
+    /// `Point`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Longitude, latitude and, where known, metres above mean sea level.
+    pub coordinates: Vec<f64>,
+    /// Who says so.
+    pub source: Source,
+    /// Milliseconds between the frame and the nearest measurement; null where the frame itself carries it.
+    pub age_ms: Option<u64>,
+    /// Horizontal standard deviation in metres, where stated.
+    pub accuracy_m: Option<f64>,
+    /// Metres above take-off or ground.
+    pub height_m: Option<f64>,
+    /// How the camera looked.
+    pub camera: Option<Orientation>,
+}
+
+impl From<&Position> for PositionPayload {
+    fn from(position: &Position) -> Self {
+        // A centimetre on the ground, and what sources state elsewhere: more digits would only cost bytes.
+        let place = |degrees: f64| (degrees * 1e7).round() / 1e7;
+        let short = |value: f64| (value * 100.0).round() / 100.0;
+        let camera =
+            |Orientation { yaw, pitch, roll }| Orientation { yaw: short(yaw), pitch: short(pitch), roll: short(roll) };
+        let mut coordinates = vec![place(position.longitude), place(position.latitude)];
+        coordinates.extend(position.altitude.map(short));
+        Self {
+            kind: "Point",
+            coordinates,
+            source: position.source,
+            age_ms: position.age.map(|age| age.as_millis() as u64),
+            accuracy_m: position.accuracy.map(short),
+            height_m: position.height.map(short),
+            camera: position.camera.map(camera),
+        }
+    }
+}
+
 /// One classified frame.
 #[derive(Debug, Clone, Serialize)]
 pub struct ResultPayload {
@@ -133,8 +175,8 @@ pub struct ResultPayload {
     pub tiles: Option<TilesPayload>,
     /// Where the time went.
     pub latency_ms: Latency,
-    /// RFC 7946 point, or null when unknown.
-    pub position: Option<serde_json::Value>,
+    /// Where the frame was taken, or null when unknown.
+    pub position: Option<PositionPayload>,
 }
 
 /// A tag entered or left.
@@ -155,8 +197,8 @@ pub struct EventPayload {
     /// are not cut into tiles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tiles: Option<Vec<TilePayload>>,
-    /// RFC 7946 point, or null when unknown.
-    pub position: Option<serde_json::Value>,
+    /// Where the frame was taken, or null when unknown.
+    pub position: Option<PositionPayload>,
 }
 
 /// Retained state of one tag.
@@ -297,6 +339,8 @@ pub struct HealthPayload {
     pub connects: u64,
     /// Where events wait.
     pub spool: SpoolPayload,
+    /// The flight controller; null where none is configured.
+    pub position: Option<TelemetryHealth>,
     /// Resident memory in bytes.
     pub memory_bytes: Option<u64>,
     /// Hottest thermal zone in degrees Celsius; null where there is none.
@@ -408,6 +452,19 @@ pub(crate) mod tests {
         }
     }
 
+    fn position() -> PositionPayload {
+        PositionPayload::from(&Position {
+            longitude: -91.994_560_123_4,
+            latitude: 46.842_607_987_6,
+            altitude: Some(198.309),
+            height: Some(39.8),
+            camera: Some(Orientation { yaw: 45.0, pitch: -89.9, roll: 0.0 }),
+            source: Source::Mavlink,
+            age: Some(std::time::Duration::from_micros(120_900)),
+            accuracy: Some(1.2345),
+        })
+    }
+
     pub(crate) fn result(frame: &str, labels: &[String]) -> ResultPayload {
         ResultPayload {
             head: head(frame),
@@ -418,7 +475,7 @@ pub(crate) mod tests {
             tags: labels.to_vec(),
             tiles: None,
             latency_ms: Latency { decode: 1.0, resize: 2.0, encode: 3.0, total: 7.0 },
-            position: None,
+            position: Some(position()),
         }
     }
 
@@ -444,6 +501,21 @@ pub(crate) mod tests {
     fn an_event_looks_like_this() {
         let event = event(None);
         insta::assert_json_snapshot!(event);
+    }
+
+    #[test]
+    fn a_position_without_anything_beside_it_looks_like_this() {
+        let bare = Position {
+            longitude: 2.5,
+            latitude: 1.5,
+            altitude: None,
+            height: None,
+            camera: None,
+            source: Source::Exif,
+            age: None,
+            accuracy: None,
+        };
+        insta::assert_json_snapshot!(PositionPayload::from(&bare));
     }
 
     #[test]
