@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! camera ──▶ vision ──▶ decide ──▶ publish
-//!              ▲           ▲
-//!            bundle     prompts
+//!              ▲           ▲          ▲
+//!            bundle     prompts    position
 //! ```
 //!
 //! `daemon` runs that walk, `config` says how, `cli` is how a person starts it; `explain` asks the same rooms why, `harness`
@@ -20,6 +20,7 @@ pub mod decide;
 pub mod explain;
 #[cfg(feature = "host")]
 pub mod harness;
+pub mod position;
 pub mod prompts;
 pub mod publish;
 pub mod vision;

@@ -120,6 +120,45 @@ fn a_pack_of_another_model_is_refused_by_name() {
 }
 
 #[test]
+fn check_takes_a_frame_and_shows_what_the_model_sees() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let frames = path("frames");
+    std::fs::create_dir(&frames).unwrap();
+    let picture = picture(&frames, "one.jpg");
+    let check = |camera: &str, out: &Path| {
+        let (config, state) = (path("config.toml"), path("state"));
+        let text = format!("[vehicle]\nid = \"a\"\n[state]\npath = {state:?}\n{camera}\n");
+        std::fs::write(&config, text).unwrap();
+        let args = ["check", "--camera", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        let output = run(&args);
+        (output.status.success(), stdout(&output))
+    };
+    let size = |file: std::path::PathBuf| image::open(file).unwrap().into_rgb8().dimensions();
+
+    let (ready, said) = check(&format!("[camera.folder]\npath = {frames:?}\nonce = true"), &path("a"));
+    assert!(ready && said.contains("frame one.jpg, 200 x 150 pixels"), "{said}");
+    assert_eq!(std::fs::read(path("a/frame.jpg")).unwrap(), std::fs::read(picture).unwrap(), "byte for byte");
+    assert_eq!(size(path("a/seen.png")), (128, 128));
+    let seen = image::open(path("a/seen.png")).unwrap().into_rgb8();
+    assert!(seen.pixels().all(|pixel| pixel[1].abs_diff(80) < 4), "the picture's green");
+
+    let tiled = "[camera.simulated]\nwidth = 640\n[vision.tiles]\ngrid = [4, 3]";
+    let (ready, said) = check(tiled, &path("b"));
+    assert!(ready && said.contains("640 x 480 pixels, 12 tiles of 160 x 160"), "{said}");
+    assert_eq!(size(path("b/frame.png")), (640, 480));
+    assert!(path("b/seen-12.png").exists() && !path("b/seen-13.png").exists());
+    assert_eq!(size(path("b/seen-01.png")), (128, 128));
+
+    std::fs::write(frames.join("one.jpg"), "not a picture").unwrap();
+    let (ready, said) = check(&format!("[camera.folder]\npath = {frames:?}\nonce = true"), &path("c"));
+    assert!(!ready && said.contains("FAIL  frame: not a JPEG, PNG or TIFF picture"), "{said}");
+    std::fs::remove_file(frames.join("one.jpg")).unwrap();
+    let (ready, said) = check(&format!("[camera.folder]\npath = {frames:?}\nonce = true"), &path("c"));
+    assert!(!ready && said.contains("no frame at all"), "{said}");
+}
+
+#[test]
 fn check_finds_what_is_wrong_before_take_off() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("remoteclipd.toml");

@@ -1,6 +1,7 @@
 //! `remoteclipd check`: everything that can be found wrong before take-off, one line each.
 
-use std::fmt::Display;
+mod camera;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -23,6 +24,12 @@ pub(super) struct Args {
     /// Also connect to the broker
     #[arg(long)]
     online: bool,
+    /// Also take one frame from the camera
+    #[arg(long)]
+    camera: bool,
+    /// With --camera: folder to write the frame to, as it came and as the model sees it
+    #[arg(long, value_name = "DIR", requires = "camera")]
+    out: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -43,7 +50,7 @@ fn checks(args: &Args) -> bool {
     if let Some(path) = &config.spool.path {
         all &= report("spool", Spool::check(path), Clone::clone).is_some();
     }
-    all &= report("camera, model and prompts", Prepared::new(config), |prepared| {
+    let prepared = report("camera, model and prompts", Prepared::new(config), |prepared| {
         let header = prepared.pack().header();
         format!(
             "prompt set {} with {} labels fits model {}",
@@ -51,22 +58,25 @@ fn checks(args: &Args) -> bool {
             header.labels.len(),
             prepared.bundle().manifest().name
         )
-    })
-    .is_some();
+    });
+    all &= prepared.is_some();
+    if let Some(mut prepared) = prepared.filter(|_| args.camera) {
+        all &= report("frame", camera::photograph(&mut prepared, args.out.as_deref()), Clone::clone).is_some();
+    }
     if args.online {
         all &= report("broker", connect(&mqtt), Clone::clone).is_some();
     }
     all
 }
 
-fn report<T, E: Display>(what: &str, outcome: Result<T, E>, detail: impl Fn(&T) -> String) -> Option<T> {
+fn report<T, E: Into<anyhow::Error>>(what: &str, outcome: Result<T, E>, detail: impl Fn(&T) -> String) -> Option<T> {
     match outcome {
         Ok(value) => {
             println!("ok    {what}: {}", detail(&value));
             Some(value)
         }
         Err(error) => {
-            println!("FAIL  {what}: {error}");
+            println!("FAIL  {what}: {}", super::sentence(&error.into()));
             None
         }
     }

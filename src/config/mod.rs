@@ -11,9 +11,13 @@ use std::time::Duration;
 use minisign_verify::PublicKey;
 
 use crate::camera::{FolderOptions, Scene, SimulatedOptions};
-use crate::decide::{LONGEST_MEMORY, Rules, Thresholds};
-use crate::vision::Limits;
-use raw::{Positive, RawCamera, RawCommands, RawConfig, RawMqtt, RawSimulated, RawSpool, RawTags, RawTls, RawVision};
+use crate::decide::{Aggregate, LONGEST_MEMORY, Rules, Thresholds};
+use crate::position::{MavlinkOptions, PositionOptions};
+use crate::vision::{Cut, Limits, SimilarOptions, Tiling};
+use raw::{
+    Positive, RawAggregate, RawCamera, RawCommands, RawConfig, RawMqtt, RawPace, RawPosition, RawSimilar, RawSimulated,
+    RawSpool, RawTags, RawTiles, RawTls, RawVision,
+};
 
 /// Where the daemon looks when it is told nothing else.
 pub const DEFAULT_PATH: &str = "/etc/remoteclipd/remoteclipd.toml";
@@ -21,6 +25,8 @@ pub const DEFAULT_PATH: &str = "/etc/remoteclipd/remoteclipd.toml";
 pub const PASSWORD_VARIABLE: &str = "REMOTECLIPD_MQTT_PASSWORD";
 /// A spool holds two kinds of messages in files of at least 64 KiB.
 const SMALLEST_SPOOL: u64 = 256 << 10;
+/// Of a frame at once; each costs as much as a frame.
+const MOST_TILES: usize = 64;
 /// A few events a minute, and the state beside them.
 const LEAST_BUDGET: u64 = 4096;
 
@@ -37,6 +43,12 @@ pub struct Config {
     pub threads: usize,
     /// What a picture may cost.
     pub limits: Limits,
+    /// The parts of each frame to look at, when it is not only the whole.
+    pub tiles: Option<TilesConfig>,
+    /// When a frame shows what the last one did and is let go.
+    pub similar: Option<SimilarOptions>,
+    /// How hard the classifier may work, when there is a limit.
+    pub pace: Option<PaceConfig>,
     /// A prompt pack to use instead of the built-in one.
     pub pack: Option<PathBuf>,
     /// How many scores a result carries.
@@ -49,14 +61,38 @@ pub struct Config {
     pub mqtt: MqttConfig,
     /// How often `health` is published.
     pub health_interval: Duration,
+    /// Folder of the board's thermal zones.
+    pub thermal: PathBuf,
     /// Folder for what must survive a restart.
     pub state: PathBuf,
     /// Where events wait for the broker.
     pub spool: SpoolConfig,
     /// Commands from the ground, when they are obeyed.
     pub commands: Option<CommandsConfig>,
+    /// Where frames were taken.
+    pub position: PositionOptions,
     /// The whole file with defaults filled in, as it is published on the `config` topic.
     pub published: serde_json::Value,
+}
+
+/// The parts of each frame to look at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TilesConfig {
+    /// Where they are.
+    pub tiling: Tiling,
+    /// How their scores become the frame's.
+    pub aggregate: Aggregate,
+}
+
+/// How hard the classifier may work.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PaceConfig {
+    /// Frames a second at most.
+    pub frames_per_second: Option<f64>,
+    /// Share of the time, above 0 and at most 1.
+    pub duty_cycle: f64,
+    /// Degrees Celsius that the hottest thermal zone is not to reach.
+    pub max_temperature: Option<f64>,
 }
 
 /// A camera's name and source.
@@ -196,7 +232,7 @@ impl Config {
         let raw: RawConfig = toml::from_str(text).map_err(|error| error.to_string())?;
         let published = serde_json::to_value(&raw).map_err(|error| error.to_string())?;
         let vehicle = topic_level("vehicle.id", &raw.vehicle.id)?;
-        let RawVision { bundle, threads, max_bytes, max_pixels, max_memory } = raw.vision;
+        let RawVision { bundle, threads, max_bytes, max_pixels, max_memory, tiles, similar } = raw.vision;
         if !(1..=64).contains(&threads) {
             return Err(format!("vision.threads = {threads} must be between 1 and 64"));
         }
@@ -213,6 +249,10 @@ impl Config {
             bundle,
             threads,
             limits,
+            tiles: tiles.map(tiles_config).transpose()?,
+            similar: similar.as_ref().map(similar_options).transpose()?,
+            pace: raw.pace.as_ref().map(pace).transpose()?,
+            thermal: raw.health.thermal_path,
             pack: raw.prompts.pack,
             top_k: raw.decide.top_k,
             embeddings: raw.publish.embedding,
@@ -222,10 +262,72 @@ impl Config {
             spool: spool(&raw.spool, &raw.state.path)?,
             state: raw.state.path,
             commands: commands(raw.commands)?,
+            position: position(raw.position)?,
             vehicle,
             published,
         })
     }
+}
+
+fn tiles_config(raw: RawTiles) -> Result<TilesConfig, String> {
+    if !(1..=MOST_TILES).contains(&raw.max_tiles) {
+        return Err(format!("vision.tiles.max_tiles = {} must be between 1 and {MOST_TILES}", raw.max_tiles));
+    }
+    if !(0.0..=0.5).contains(&raw.overlap) {
+        return Err(format!("vision.tiles.overlap = {} must be between 0 and 0.5", raw.overlap));
+    }
+    let cut = match (raw.grid, raw.size) {
+        (Some([columns, rows]), None) => {
+            let count = u64::from(columns) * u64::from(rows);
+            if !(2..=raw.max_tiles as u64).contains(&count) {
+                return Err(format!(
+                    "vision.tiles.grid = [{columns}, {rows}] makes {count} tiles; it must be [columns, rows] with 2 to {} (vision.tiles.max_tiles)",
+                    raw.max_tiles
+                ));
+            }
+            Cut::Grid { columns, rows }
+        }
+        (None, Some(size)) if size < 32 => {
+            return Err(format!("vision.tiles.size = {size} must be at least 32 pixels of the frame"));
+        }
+        (None, Some(size)) => Cut::Size(size),
+        _ => return Err("vision.tiles needs either grid = [columns, rows] or size = pixels".to_owned()),
+    };
+    let aggregate = match (raw.aggregate, raw.k) {
+        (RawAggregate::Max, None) => Aggregate::Max,
+        (RawAggregate::Mean, None) => Aggregate::Mean,
+        (RawAggregate::TopK, Some(k)) if k > 0 => Aggregate::TopK(k),
+        (RawAggregate::TopK, _) => {
+            return Err("vision.tiles.k must be at least 1 with aggregate = \"top_k\"".to_owned());
+        }
+        (_, Some(_)) => return Err("vision.tiles.k is for aggregate = \"top_k\" alone; leave it out".to_owned()),
+    };
+    Ok(TilesConfig { tiling: Tiling { cut, overlap: raw.overlap, most: raw.max_tiles }, aggregate })
+}
+
+fn similar_options(raw: &RawSimilar) -> Result<SimilarOptions, String> {
+    if !(raw.threshold > 0.0 && raw.threshold <= 255.0) {
+        return Err(format!("vision.similar.threshold = {} must be above 0 and at most 255 levels", raw.threshold));
+    }
+    let at_most = seconds("vision.similar.at_most_s", raw.at_most_s, 0.1)?;
+    Ok(SimilarOptions { threshold: raw.threshold, at_most })
+}
+
+fn pace(raw: &RawPace) -> Result<PaceConfig, String> {
+    if raw.frames_per_second.is_some_and(|rate| !(0.01..=1000.0).contains(&rate)) {
+        return Err("pace.frames_per_second must be between 0.01 and 1000".to_owned());
+    }
+    if !(0.01..=1.0).contains(&raw.duty_cycle) {
+        return Err(format!("pace.duty_cycle = {} must be between 0.01 and 1", raw.duty_cycle));
+    }
+    if raw.max_temperature_c.is_some_and(|degrees| !(20.0..=150.0).contains(&degrees)) {
+        return Err("pace.max_temperature_c must be between 20 and 150 degrees Celsius".to_owned());
+    }
+    Ok(PaceConfig {
+        frames_per_second: raw.frames_per_second,
+        duty_cycle: raw.duty_cycle,
+        max_temperature: raw.max_temperature_c,
+    })
 }
 
 fn camera(raw: RawCamera, max_bytes: u64) -> Result<CameraConfig, String> {
@@ -351,6 +453,37 @@ fn commands(raw: RawCommands) -> Result<Option<CommandsConfig>, String> {
     Ok(raw.enabled.then_some(CommandsConfig { public_key }))
 }
 
+fn position(raw: RawPosition) -> Result<PositionOptions, String> {
+    let endpoint = raw.mavlink.as_deref().map(str::parse).transpose();
+    let endpoint = endpoint.map_err(|reason: String| format!("position.mavlink = {reason}"))?;
+    for (field, set) in [
+        ("only_while_armed", raw.only_while_armed),
+        ("report", raw.report),
+        ("mount_pitch_deg", raw.mount_pitch_deg.is_some()),
+    ] {
+        if set && endpoint.is_none() {
+            return Err(format!("position.{field} needs position.mavlink beside it"));
+        }
+    }
+    if raw.system_id == 0 {
+        return Err("position.system_id = 0 is MAVLink's \"everybody\"; name the vehicle's, 1 to 255".to_owned());
+    }
+    if raw.mount_pitch_deg.is_some_and(|pitch| !(-180.0..=180.0).contains(&pitch)) {
+        return Err("position.mount_pitch_deg must be between -180 and 180 degrees".to_owned());
+    }
+    Ok(PositionOptions {
+        mavlink: endpoint.map(|endpoint| MavlinkOptions {
+            endpoint,
+            system_id: raw.system_id,
+            mount_pitch: raw.mount_pitch_deg,
+            report: raw.report,
+        }),
+        srt: raw.srt,
+        max_age: seconds("position.max_age_s", raw.max_age_s, 0.1)?,
+        only_while_armed: raw.only_while_armed,
+    })
+}
+
 fn spool(raw: &RawSpool, state: &Path) -> Result<SpoolConfig, String> {
     if raw.max_bytes < SMALLEST_SPOOL {
         return Err(format!("spool.max_bytes = {} must be at least {SMALLEST_SPOOL}", raw.max_bytes));
@@ -456,9 +589,31 @@ mod tests {
             ("[mqtt]\npassword_file = \"p\"", "mqtt.username"),
             ("[vision]\nthreads = 0", "vision.threads"),
             ("[vision]\nmax_pixels = 0", "vision.max_pixels"),
+            ("[vision.similar]\nthreshold = 0.0", "vision.similar.threshold"),
+            ("[vision.similar]\nat_most_s = 0.0", "vision.similar.at_most_s"),
+            ("[pace]\nframes_per_second = 0.0", "pace.frames_per_second"),
+            ("[pace]\nduty_cycle = 1.5", "pace.duty_cycle"),
+            ("[pace]\nmax_temperature_c = 200.0", "pace.max_temperature_c"),
+            ("[vision.tiles]", "grid = [columns, rows] or size"),
+            ("[vision.tiles]\ngrid = [2, 2]\nsize = 500", "grid = [columns, rows] or size"),
+            ("[vision.tiles]\ngrid = [1, 1]", "vision.tiles.grid"),
+            ("[vision.tiles]\ngrid = [5, 4]", "vision.tiles.max_tiles"),
+            ("[vision.tiles]\nsize = 3", "vision.tiles.size"),
+            ("[vision.tiles]\nsize = 300\nmax_tiles = 65", "vision.tiles.max_tiles"),
+            ("[vision.tiles]\ngrid = [2, 2]\noverlap = 0.6", "vision.tiles.overlap"),
+            ("[vision.tiles]\ngrid = [2, 2]\naggregate = \"top_k\"", "vision.tiles.k"),
+            ("[vision.tiles]\ngrid = [2, 2]\nk = 2", "vision.tiles.k"),
+            ("[vision.tiles]\ngrid = [2, 2]\naggregate = \"sum\"", "sum"),
             ("[decide]\ntop_k = 0", "decide.top_k"),
             ("[health]\ninterval_s = 0.1", "health.interval_s"),
             ("[camera.folder]\npath = \"x\"", "exclude each other"),
+            ("[position]\nmavlink = \"tcp://0.0.0.0:1\"", "position.mavlink"),
+            ("[position]\nmavlink = \"udp://0.0.0.0:1\"\nsystem_id = 0", "position.system_id"),
+            ("[position]\nmavlink = \"udp://0.0.0.0:1\"\nmount_pitch_deg = 181.0", "position.mount_pitch_deg"),
+            ("[position]\nmax_age_s = 0.0", "position.max_age_s"),
+            ("[position]\nonly_while_armed = true", "position.mavlink"),
+            ("[position]\nreport = true", "position.mavlink"),
+            ("[position]\nmount_pitch_deg = -90.0", "position.mavlink"),
         ] {
             let error = Config::parse(&format!("{SMALLEST}{lines}")).unwrap_err();
             assert!(error.contains(named), "{lines}: {error}");

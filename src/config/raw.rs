@@ -26,12 +26,15 @@ pub(super) struct RawConfig {
     pub mqtt: RawMqtt,
     #[serde(default)]
     pub health: RawHealth,
+    pub pace: Option<RawPace>,
     #[serde(default)]
     pub state: RawState,
     #[serde(default)]
     pub spool: RawSpool,
     #[serde(default)]
     pub commands: RawCommands,
+    #[serde(default)]
+    pub position: RawPosition,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -101,6 +104,56 @@ pub(super) struct RawVision {
     pub max_pixels: u64,
     /// Most memory the decoder may take, in bytes.
     pub max_memory: u64,
+    /// Look at parts of each frame too, when the table is there.
+    pub tiles: Option<RawTiles>,
+    /// Let frames go that show what the last one did, when the table is there.
+    pub similar: Option<RawSimilar>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSimilar {
+    /// Largest mean difference of brightness, in levels of 0 to 255.
+    pub threshold: f64,
+    /// Seconds after which a frame is classified in any case.
+    pub at_most_s: f64,
+}
+
+impl Default for RawSimilar {
+    fn default() -> Self {
+        Self { threshold: 2.0, at_most_s: 5.0 }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTiles {
+    /// Columns and rows of tiles; or `size`.
+    pub grid: Option<[u32; 2]>,
+    /// A tile's side in pixels of the frame; or `grid`.
+    pub size: Option<u32>,
+    /// Share of its side that a tile has in common with its neighbour.
+    pub overlap: f64,
+    /// Most tiles of a frame; with `size` they become larger instead.
+    pub max_tiles: usize,
+    /// How the parts' scores become the frame's: `max`, `mean` or `top_k`.
+    pub aggregate: RawAggregate,
+    /// How many of the best parts `top_k` averages.
+    pub k: Option<usize>,
+}
+
+impl Default for RawTiles {
+    fn default() -> Self {
+        Self { grid: None, size: None, overlap: 0.0, max_tiles: 16, aggregate: RawAggregate::Max, k: None }
+    }
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawAggregate {
+    Max,
+    Mean,
+    TopK,
 }
 
 impl Default for RawVision {
@@ -112,6 +165,8 @@ impl Default for RawVision {
             max_bytes: limits.bytes,
             max_pixels: limits.pixels,
             max_memory: limits.memory,
+            tiles: None,
+            similar: None,
         }
     }
 }
@@ -272,11 +327,30 @@ impl Default for RawSpool {
 pub(super) struct RawHealth {
     /// Seconds between two `health` messages.
     pub interval_s: f64,
+    /// Folder of the board's thermal zones.
+    pub thermal_path: PathBuf,
 }
 
 impl Default for RawHealth {
     fn default() -> Self {
-        Self { interval_s: 10.0 }
+        Self { interval_s: 10.0, thermal_path: PathBuf::from("/sys/class/thermal") }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPace {
+    /// Frames classified a second at most.
+    pub frames_per_second: Option<f64>,
+    /// Share of the time that the classifier may work.
+    pub duty_cycle: f64,
+    /// Degrees Celsius of the hottest thermal zone; slows down from ten below.
+    pub max_temperature_c: Option<f64>,
+}
+
+impl Default for RawPace {
+    fn default() -> Self {
+        Self { frames_per_second: None, duty_cycle: 1.0, max_temperature_c: None }
     }
 }
 
@@ -287,6 +361,39 @@ pub(super) struct RawCommands {
     pub enabled: bool,
     /// minisign public key; without it prompts from the ground are refused.
     pub public_key: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPosition {
+    /// Where the flight controller speaks MAVLink: `udp://ADDRESS:PORT` to listen on, or `serial:///dev/TTY:BAUD`.
+    pub mavlink: Option<String>,
+    /// MAVLink system id of the vehicle; other systems are not listened to.
+    pub system_id: u8,
+    /// How far the nearest measurement may be from the frame in time, in seconds.
+    pub max_age_s: f64,
+    /// How a camera fixed to the airframe looks, in degrees above the nose's direction: -90 straight down, 0 ahead.
+    pub mount_pitch_deg: Option<f64>,
+    /// Classify only while the vehicle says that it is armed.
+    pub only_while_armed: bool,
+    /// Send heartbeats, this computer's state and events back over MAVLink.
+    pub report: bool,
+    /// DJI subtitles with the video's places, counted from the source's first frame.
+    pub srt: Option<PathBuf>,
+}
+
+impl Default for RawPosition {
+    fn default() -> Self {
+        Self {
+            mavlink: None,
+            system_id: 1,
+            max_age_s: 2.0,
+            mount_pitch_deg: None,
+            only_while_armed: false,
+            report: false,
+            srt: None,
+        }
+    }
 }
 
 /// A number that must not be zero.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::publish::LatencySummary;
+use crate::publish::{LatencySummary, PacePayload};
 
 /// Latencies kept between two health messages; at more frames than this the newest count.
 const KEPT: usize = 4096;
@@ -18,6 +18,8 @@ pub(super) struct Metrics {
 #[derive(Debug)]
 struct State {
     frames: u64,
+    similar: u64,
+    pace: Option<PacePayload>,
     failed: BTreeMap<String, u64>,
     since: Instant,
     frames_since: u64,
@@ -28,6 +30,8 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Reading {
     pub frames: u64,
+    pub similar: u64,
+    pub pace: Option<PacePayload>,
     pub failed: BTreeMap<String, u64>,
     pub fps: f64,
     pub latency_ms: Option<LatencySummary>,
@@ -35,8 +39,15 @@ pub(super) struct Reading {
 
 impl Metrics {
     pub fn new() -> Self {
-        let state =
-            State { frames: 0, failed: BTreeMap::new(), since: Instant::now(), frames_since: 0, latencies: Vec::new() };
+        let state = State {
+            frames: 0,
+            similar: 0,
+            pace: None,
+            failed: BTreeMap::new(),
+            since: Instant::now(),
+            frames_since: 0,
+            latencies: Vec::new(),
+        };
         Self { state: Mutex::new(state) }
     }
 
@@ -49,6 +60,16 @@ impl Metrics {
             state.latencies.clear();
         }
         state.latencies.push(latency.as_secs_f64() * 1000.0);
+    }
+
+    /// A frame was not classified because it shows what the last one did.
+    pub fn similar(&self) {
+        self.lock().similar += 1;
+    }
+
+    /// How fast the classifier may go.
+    pub fn paced(&self, pace: PacePayload) {
+        self.lock().pace = Some(pace);
     }
 
     /// A frame failed; true the first time for this cause.
@@ -69,7 +90,14 @@ impl Metrics {
         latencies.sort_by(f64::total_cmp);
         let latency_ms =
             latencies.last().map(|max| LatencySummary { median: latencies[latencies.len() / 2], max: *max });
-        Reading { frames: state.frames, failed: state.failed.clone(), fps, latency_ms }
+        Reading {
+            frames: state.frames,
+            similar: state.similar,
+            pace: state.pace.clone(),
+            failed: state.failed.clone(),
+            fps,
+            latency_ms,
+        }
     }
 
     // A panic elsewhere leaves plain counters behind: the lock stays usable.

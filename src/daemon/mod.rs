@@ -11,6 +11,7 @@ mod clock;
 mod commands;
 mod manager;
 mod metrics;
+mod pace;
 mod pipeline;
 mod report;
 mod retask;
@@ -32,7 +33,7 @@ use signal_hook::iterator::Signals;
 use crate::config::Config;
 
 use session::{Control, Ended, Session};
-pub use session::{PrepareError, Prepared};
+pub use session::{Photograph, PhotographError, PrepareError, Prepared};
 
 /// Who this daemon is, for as long as it runs, whatever configuration it has.
 #[derive(Debug)]

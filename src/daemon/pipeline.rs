@@ -1,18 +1,23 @@
 //! The two threads either side of the slot: the camera's, and the one that classifies and publishes.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::manager::Pulse;
 use super::metrics::Metrics;
-use super::report::{Classified, Reporter};
+use super::pace::Pace;
+use super::report::{Classified, Parts, Reporter};
 use super::snapshot::thumbnail;
+use super::vitals;
 use crate::camera::{Camera, CameraError, Frame, Next, Policy, Slot};
-use crate::decide::{Decider, Rules, Tags};
+use crate::config::TilesConfig;
+use crate::decide::{Aggregate, Change, Decider, Rules, Tags, Transition};
+use crate::position::Locator;
 use crate::publish::{Head, Link, PromptsName};
-use crate::vision::{Limits, Vision, VisionError};
+use crate::vision::{Area, Limits, Similar, Timings, Vision, VisionError};
 
 /// How long a thread may take to notice a stop.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -110,17 +115,27 @@ fn reopen(shared: &Shared, open: &Open) -> Option<Box<dyn Camera>> {
     None
 }
 
+/// The parts of a frame and a vector for each.
+type Embeddings = (Vec<Area>, Vec<Vec<f32>>, Timings);
+
 /// What the classifying thread owns.
 pub(super) struct Classifier {
     pub vision: Vision,
+    pub tiles: Option<TilesConfig>,
+    /// Lets frames go that show what the last one did.
+    pub similar: Option<Similar>,
+    pub pace: Option<Pace>,
+    /// The board's thermal zones.
+    pub thermal: PathBuf,
     pub decider: Decider,
     pub tags: Tags,
     /// Where the tags' time begins.
-    pub started: std::time::Instant,
+    pub started: Instant,
     pub limits: Limits,
     /// Requests for a picture of the next frame.
     pub snapshots: Vec<String>,
     pub reporter: Arc<Reporter>,
+    pub locator: Locator,
 }
 
 impl Classifier {
@@ -139,16 +154,37 @@ impl Classifier {
                 continue;
             }
             match shared.slot.take(PATIENCE) {
-                Ok(Some(frame)) => self.classify(shared, &frame),
-                Ok(None) => {}
+                Ok(Some(frame)) if self.locator.admit(&frame) => {
+                    let taken = Instant::now();
+                    self.classify(shared, &frame);
+                    self.rest(shared, taken.elapsed());
+                }
+                Ok(_) => {}
                 Err(crate::camera::Closed) => break,
             }
+        }
+    }
+
+    /// Keeps the pace, if there is one to keep.
+    fn rest(&mut self, shared: &Shared, busy: Duration) {
+        let Some(pace) = &mut self.pace else { return };
+        let mut left = pace.rest(busy, vitals::temperature(&self.thermal));
+        shared.metrics.paced(pace.state());
+        while !left.is_zero() && !shared.stopping() {
+            shared.pulse.classifier();
+            let step = left.min(PATIENCE);
+            thread::sleep(step);
+            left -= step;
         }
     }
 
     /// Carries out what was ordered since the last frame.
     fn obey(&mut self, shared: &Shared) {
         let orders = std::mem::take(&mut *shared.orders.lock().unwrap_or_else(PoisonError::into_inner));
+        if !orders.is_empty() {
+            // What is asked now was not asked of the last frame.
+            self.similar.iter_mut().for_each(Similar::forget);
+        }
         for order in orders {
             match order {
                 Order::Prompts(order) => self.retask(shared, *order),
@@ -189,25 +225,50 @@ impl Classifier {
         if !self.snapshots.is_empty() {
             self.photograph(shared, frame);
         }
-        let embedded = match self.vision.embed(&frame.picture) {
-            Ok(embedded) => embedded,
+        let at = frame.arrived.saturating_duration_since(self.started);
+        let (areas, vectors, timings) = match self.embed(frame, at) {
+            Ok(Some(embedded)) => embedded,
+            Ok(None) => return shared.metrics.similar(),
             Err(error) => return fail(shared, cause(&error), &format_args!("frame {}: {error}", frame.name)),
         };
-        let scores = match self.decider.score(&embedded.vector) {
-            Ok(scores) => scores,
+        let parts = match vectors.iter().map(|vector| self.decider.score(vector)).collect::<Result<Vec<_>, _>>() {
+            Ok(parts) => parts,
             Err(error) => return fail(shared, "scoring", &error),
         };
-        let changes = self.tags.update(frame.arrived.saturating_duration_since(self.started), &scores);
-        let classified = Classified { frame, vector: &embedded.vector, scores: &scores, timings: embedded.timings };
+        let scores = self.tiles.map_or(Aggregate::Max, |tiles| tiles.aggregate).combine(&parts);
+        let changes = self.tags.update(at, &scores);
+        let parts = self.tiles.map(|_| Parts { areas: &areas, scores: &parts });
+        let position = self.locator.locate(frame);
+        let position = position.as_ref();
+        let classified = Classified { frame, vector: &vectors[0], scores: &scores, parts, timings, position };
         let (result, embedding) = self.reporter.result(&classified, &self.tags, &self.decider);
         shared.link.publish(result);
         embedding.into_iter().for_each(|embedding| shared.link.publish(embedding));
         for change in changes {
+            self.locator.say(|| self.line(change));
             for message in self.reporter.change(&classified, change, &self.decider) {
                 shared.link.publish(message);
             }
         }
         shared.metrics.classified(frame.arrived.elapsed());
+    }
+
+    /// A vector for each part of the frame, the whole of it first; `None` where it shows what the last one did.
+    fn embed(&mut self, frame: &Frame, at: Duration) -> Result<Option<Embeddings>, VisionError> {
+        let tiling = self.tiles.map(|tiles| tiles.tiling);
+        let view = self.vision.look(&frame.picture, tiling.as_ref())?;
+        if self.similar.as_mut().is_some_and(|similar| similar.skips(at, &view)) {
+            return Ok(None);
+        }
+        let areas = view.areas.clone();
+        let (vectors, timings) = self.vision.embed_view(view)?;
+        Ok(Some((areas, vectors, timings)))
+    }
+
+    /// A change as the operator's ground station shows it.
+    fn line(&self, change: Change) -> String {
+        let what = if change.transition == Transition::Enter { "enter" } else { "exit" };
+        format!("{what} {} {:.2}", self.decider.pack().header().labels[change.label].name, change.score)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Puts payloads together: who speaks, about which model and prompts, and what is to be said.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -11,13 +13,14 @@ use super::clock;
 use super::metrics::Reading;
 use super::vitals;
 use crate::camera::Frame;
-use crate::decide::{Change, Decider, Scores, Tags, Transition};
+use crate::decide::{Change, Decider, Scores, Tags, Transition, carriers};
+use crate::position::{Position, TelemetryHealth};
 use crate::publish::{
     EmbeddingPayload, EventPayload, Head, HealthPayload, Int8Vector, Latency, LinkStats, Message, ModelName,
-    PromptsName, ReplyPayload, ResultPayload, ScorePayload, StatePayload, StatusPayload, Topics, Urgency, short,
-    to_json,
+    PromptsName, ReplyPayload, ResultPayload, ScorePayload, StatePayload, StatusPayload, TilePayload, TilesPayload,
+    Topics, Urgency, short, to_json,
 };
-use crate::vision::Timings;
+use crate::vision::{Area, Timings};
 
 /// Writes the messages of one session.
 pub(super) struct Reporter {
@@ -30,14 +33,41 @@ pub(super) struct Reporter {
     pub top_k: usize,
     /// Whether each result is followed by its embedding.
     pub embeddings: bool,
+    /// The board's thermal zones.
+    pub thermal: PathBuf,
 }
 
 /// A frame with everything found out about it.
 pub(super) struct Classified<'a> {
     pub frame: &'a Frame,
+    /// Of the whole frame.
     pub vector: &'a [f32],
     pub scores: &'a Scores,
+    /// The parts of the frame, where it was cut into tiles.
+    pub parts: Option<Parts<'a>>,
     pub timings: Timings,
+    pub position: Option<&'a Position>,
+}
+
+/// What was found in each part of a frame, the whole of it first.
+pub(super) struct Parts<'a> {
+    pub areas: &'a [Area],
+    pub scores: &'a [Scores],
+}
+
+impl Parts<'_> {
+    /// The parts that carry one of these labels.
+    fn tiles(&self, labels: &BTreeMap<usize, String>) -> TilesPayload {
+        let carry: BTreeMap<String, Vec<usize>> =
+            labels.iter().map(|(label, name)| (name.clone(), carriers(self.scores, *label))).collect();
+        let named: BTreeSet<usize> = carry.values().flatten().copied().collect();
+        TilesPayload { carry, parts: named.into_iter().map(|index| self.tile(index)).collect() }
+    }
+
+    fn tile(&self, index: usize) -> TilePayload {
+        let Area { left, top, width, height } = self.areas[index];
+        TilePayload { index, area: [left, top, width, height] }
+    }
 }
 
 impl Reporter {
@@ -48,7 +78,9 @@ impl Reporter {
             label: labels[ranked.label].name.clone(),
             score: ranked.score,
         };
-        let Classified { frame, vector, scores, timings } = classified;
+        let Classified { frame, vector, scores, parts, timings, position } = classified;
+        let said = scores.ranked().into_iter().take(self.top_k).map(|ranked| ranked.label).chain(tags.active());
+        let said: BTreeMap<usize, String> = said.map(|label| (label, labels[label].name.clone())).collect();
         let payload = ResultPayload {
             head: self.head("remoteclip.result/1", frame),
             label: scores.top().map(|top| labels[top.label].name.clone()),
@@ -56,8 +88,9 @@ impl Reporter {
             background: scores.background,
             margin: scores.margin(),
             tags: tags.active().map(|label| labels[label].name.clone()).collect(),
+            tiles: parts.as_ref().map(|parts| parts.tiles(&said)),
             latency_ms: latency(frame, timings),
-            position: None,
+            position: position.map(Into::into),
         };
         let embedding = self.embeddings.then(|| self.embedding(&payload.head, vector));
         let result =
@@ -96,7 +129,13 @@ impl Reporter {
             label,
             score: change.score,
             margin: classified.scores.margin(),
-            position: None,
+            tiles: classified.parts.as_ref().map(|parts| match change.transition {
+                Transition::Enter => {
+                    carriers(parts.scores, change.label).iter().map(|index| parts.tile(*index)).collect()
+                }
+                Transition::Exit => Vec::new(),
+            }),
+            position: classified.position.map(Into::into),
         };
         [
             Message { topic: self.topics.event(), payload: to_json(&event), urgency: Urgency::Event },
@@ -170,7 +209,13 @@ impl Reporter {
         Message { topic: self.topics.config(), payload: to_json(config), urgency: Urgency::State }
     }
 
-    pub fn health(&self, reading: Reading, dropped: u64, link: LinkStats) -> Message {
+    pub fn health(
+        &self,
+        reading: Reading,
+        dropped: u64,
+        link: LinkStats,
+        position: Option<TelemetryHealth>,
+    ) -> Message {
         let payload = HealthPayload {
             schema: "remoteclip.health/1",
             boot_id: self.identity.boot_id.clone(),
@@ -180,6 +225,7 @@ impl Reporter {
             latency_ms: reading.latency_ms,
             frames: reading.frames,
             frames_dropped: dropped,
+            frames_similar: reading.similar,
             frames_failed: reading.failed,
             results_unsent: link.unsent,
             results_thinned: link.thinned,
@@ -189,8 +235,10 @@ impl Reporter {
             refused_topics: link.refused_topics as u64,
             connects: link.connects,
             spool: link.spool.into(),
+            position,
             memory_bytes: vitals::resident_memory(),
-            temperature_c: vitals::temperature(),
+            temperature_c: vitals::temperature(&self.thermal),
+            pace: reading.pace,
             clock_synced: clock::synced(),
         };
         Message { topic: self.topics.health(), payload: to_json(&payload), urgency: Urgency::Now }

@@ -9,21 +9,23 @@ use std::time::{Duration, Instant};
 use super::commands::{Answer, Commands, Vehicle, configured_pack};
 use super::manager::Pulse;
 use super::metrics::Metrics;
+use super::pace::Pace;
 use super::pipeline::{Classifier, Open, Order, Shared, film};
 use super::report::Reporter;
 use super::retask::Retask;
 use super::{DaemonError, Identity};
 use crate::bundle::{Bundle, BundleError, slots};
-use crate::camera::{Camera, CameraError, Folder, Policy, Simulated, Slot};
+use crate::camera::{Camera, CameraError, Folder, Frame, Next, Policy, Simulated, Slot};
 use crate::config::{Config, ConfigError, Source};
 use crate::decide::{Decider, Tags};
+use crate::position::{Listener, Locator, SrtError, Telemetry};
 use crate::prompts::pack::{Pack, PackError};
 use crate::publish::spool::Spool;
 use crate::publish::{
     Credentials, CredentialsError, Inbound, Inbox, Link, Message, ModelName, PromptsName, Setup, Topics,
 };
 use crate::vision::golden::{Golden, GoldenError};
-use crate::vision::{EncoderOptions, Vision, VisionError};
+use crate::vision::{EncoderOptions, Similar, View, Vision, VisionError};
 
 /// What the main loop is told.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,6 +57,7 @@ pub struct Prepared {
     camera: Box<dyn Camera>,
     credentials: Credentials,
     retask: Option<Retask>,
+    locator: Locator,
 }
 
 impl Prepared {
@@ -85,7 +88,8 @@ impl Prepared {
         refuse_unknown_labels(&config, &configured)?;
         let retask = config.commands.as_ref().map(|_| Retask::load(&config.state));
         let pack = commanded_pack(&config, retask.as_ref(), &bundle).unwrap_or(configured);
-        let options = EncoderOptions { threads: config.threads, ..EncoderOptions::default() };
+        let batch = config.tiles.map_or(1, |tiles| tiles.tiling.batch());
+        let options = EncoderOptions { threads: config.threads, batch, ..EncoderOptions::default() };
         let mut vision = Vision::load(&bundle, config.limits, &options)?;
         if self_test {
             Golden::read(&bundle)?.compare(&mut vision)?;
@@ -93,12 +97,31 @@ impl Prepared {
         let decider = Decider::new(pack, bundle.manifest().model.logit_scale);
         let camera = open_camera(&config.camera.source)?;
         let credentials = Credentials::read(&config.mqtt)?;
-        Ok(Self { config, bundle, vision, decider, camera, credentials, retask })
+        let locator = Locator::new(config.position.clone())?;
+        Ok(Self { config, bundle, vision, decider, camera, credentials, retask, locator })
     }
 
     /// The bundle that will be used.
     pub fn bundle(&self) -> &Bundle {
         &self.bundle
+    }
+
+    /// Takes one frame, waiting for it at most so long, and what the model would be shown of it.
+    ///
+    /// # Errors
+    /// [`PhotographError`] when no frame comes, or one that cannot be used.
+    pub fn photograph(&mut self, patience: Duration) -> Result<Photograph, PhotographError> {
+        let deadline = Instant::now() + patience;
+        let frame = loop {
+            match self.camera.next(deadline.saturating_duration_since(Instant::now()))? {
+                Next::Frame(frame) => break frame,
+                Next::Idle if Instant::now() < deadline => {}
+                Next::Idle => return Err(PhotographError::Silent { waited: patience }),
+                Next::End => return Err(PhotographError::End),
+            }
+        };
+        let view = self.vision.look(&frame.picture, self.config.tiles.map(|tiles| tiles.tiling).as_ref())?;
+        Ok(Photograph { frame, view })
     }
 
     /// The prompt pack that will be used.
@@ -121,8 +144,37 @@ impl Prepared {
             paused: AtomicBool::new(false),
             top_k: self.config.top_k,
             embeddings: self.config.embeddings,
+            thermal: self.config.thermal.clone(),
         }
     }
+}
+
+/// One frame, not yet classified.
+pub struct Photograph {
+    /// As it came.
+    pub frame: Box<Frame>,
+    /// As the model would see it.
+    pub view: View,
+}
+
+/// Why there is no frame to be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum PhotographError {
+    /// The camera failed.
+    #[error(transparent)]
+    Camera(#[from] CameraError),
+    /// The frame cannot be decoded or has an impossible shape.
+    #[error(transparent)]
+    Vision(#[from] VisionError),
+    /// Nothing came.
+    #[error("no frame within {} s; is the camera running, or a file being put into its folder?", .waited.as_secs())]
+    Silent {
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The source has ended.
+    #[error("the source has no frame at all; put a picture into its folder, or allow more than 0 frames")]
+    End,
 }
 
 /// The pack that a command has put in place of the configuration's, if it can still be used.
@@ -183,6 +235,8 @@ pub(super) struct Session {
     health_interval: Duration,
     health_due: std::cell::Cell<Instant>,
     commands: Option<Commands>,
+    telemetry: Option<Arc<Telemetry>>,
+    _listener: Option<Listener>,
 }
 
 /// Commands go to the main loop, like signals.
@@ -233,7 +287,8 @@ impl Session {
 
     fn health(&self) -> Message {
         let dropped = self.shared.slot.dropped();
-        self.reporter.health(self.shared.metrics.read(), dropped, self.shared.link.stats())
+        let position = self.telemetry.as_ref().map(|telemetry| telemetry.health(Instant::now()));
+        self.reporter.health(self.shared.metrics.read(), dropped, self.shared.link.stats(), position)
     }
 
     /// Connects and starts filming. `control` is told when the source has ended.
@@ -271,16 +326,23 @@ impl Session {
             None => prepared.config.rules.clone(),
         };
         let tags = Tags::new(labels, rules);
-        let Prepared { config, bundle, vision, decider, camera, retask, .. } = prepared;
+        let Prepared { config, bundle, vision, decider, camera, retask, locator, .. } = prepared;
+        let telemetry = locator.telemetry().cloned();
+        let listener = telemetry.clone().map(Listener::start).transpose().map_err(DaemonError::Thread)?;
         let commands = retask.map(|retask| Commands::new(&config, &bundle, decider.pack().clone(), retask));
         let classifier = Classifier {
             vision,
+            tiles: config.tiles,
+            similar: config.similar.map(Similar::new),
+            pace: config.pace.map(Pace::new),
+            thermal: config.thermal,
             decider,
             tags,
             started: Instant::now(),
             limits: config.limits,
             snapshots: Vec::new(),
             reporter: Arc::clone(&reporter),
+            locator,
         };
         let source = config.camera.source;
         let open: Open = Box::new(move || open_camera(&source));
@@ -300,7 +362,17 @@ impl Session {
         ];
         let (health_interval, health_due) =
             (config.health_interval, std::cell::Cell::new(Instant::now() + config.health_interval));
-        Ok(Self { shared, reporter, threads, epoch, health_interval, health_due, commands })
+        Ok(Self {
+            shared,
+            reporter,
+            threads,
+            epoch,
+            health_interval,
+            health_due,
+            commands,
+            telemetry,
+            _listener: listener,
+        })
     }
 
     /// Tells this session's `Finished` from that of one it replaced.
@@ -386,4 +458,7 @@ pub enum PrepareError {
     /// The broker's password or certificates.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// The subtitles.
+    #[error(transparent)]
+    Position(#[from] SrtError),
 }

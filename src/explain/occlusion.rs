@@ -53,17 +53,12 @@ pub fn occlude(
     // The picture itself stands first, so that it is compared with itself through the same batched tower.
     let pictures =
         std::iter::once(square.clone()).chain(patches.iter().map(|patch| cover(square, cells, *patch, colour)));
-    let mut pictures: Vec<Picture> = pictures.map(Picture::Rgb).collect();
-    let wanted = pictures.len();
-    while !pictures.len().is_multiple_of(batch) {
-        pictures.push(Picture::Rgb(square.clone()));
-    }
+    let pictures: Vec<Picture> = pictures.map(Picture::Rgb).collect();
     for pictures in pictures.chunks(batch) {
         for vector in vision.embed_batch(pictures)?.0 {
             scores.push(decider.score(&vector)?.labels[label]);
         }
     }
-    scores.truncate(wanted);
     let (whole, covered) = scores.split_first().map_or((0.0, &[][..]), |(whole, covered)| (*whole, covered));
     let falls: Vec<f32> = covered.iter().map(|score| log_odds(whole) - log_odds(*score)).collect();
     let least_score = covered.iter().copied().fold(whole, f32::min);

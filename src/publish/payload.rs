@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::decide::Transition;
+use crate::position::{Orientation, Position, Source, TelemetryHealth};
 use crate::prompts::pack::Pack;
 use crate::publish::spool::{SpoolState, SpoolStats};
 
@@ -71,6 +72,34 @@ pub struct ScorePayload {
     pub score: f32,
 }
 
+/// A part of the frame.
+#[derive(Debug, Clone, Serialize)]
+pub struct TilePayload {
+    /// 0 is the whole frame, as the model sees it; the tiles follow row by row.
+    pub index: usize,
+    /// Left, top, width and height in pixels of the upright frame at its full size.
+    #[serde(rename = "box")]
+    pub area: [u32; 4],
+}
+
+/// Which parts of the frame carry what was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct TilesPayload {
+    /// Indices of the parts that carry a label, best first, for each label of `scores` and `tags`.
+    pub carry: BTreeMap<String, Vec<usize>>,
+    /// The parts that `carry` names.
+    pub parts: Vec<TilePayload>,
+}
+
+impl TilesPayload {
+    /// Forgets the labels that are not `wanted`, and the parts that no other label names.
+    fn keep(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.carry.retain(|label, _| wanted(label));
+        let carry = &self.carry;
+        self.parts.retain(|part| carry.values().flatten().any(|index| *index == part.index));
+    }
+}
+
 /// Milliseconds a frame spent in each stage.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Latency {
@@ -82,6 +111,47 @@ pub struct Latency {
     pub encode: f64,
     /// From the frame's arrival to this message, waiting included.
     pub total: f64,
+}
+
+/// Where a frame was taken: an RFC 7946 point with what we know of it beside.
+#[derive(Debug, Clone, Serialize)]
+pub struct PositionPayload {
+    /// `Point`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Longitude, latitude and, where known, metres above mean sea level.
+    pub coordinates: Vec<f64>,
+    /// Who says so.
+    pub source: Source,
+    /// Milliseconds between the frame and the nearest measurement; null where the frame itself carries it.
+    pub age_ms: Option<u64>,
+    /// Horizontal standard deviation in metres, where stated.
+    pub accuracy_m: Option<f64>,
+    /// Metres above take-off or ground.
+    pub height_m: Option<f64>,
+    /// How the camera looked.
+    pub camera: Option<Orientation>,
+}
+
+impl From<&Position> for PositionPayload {
+    fn from(position: &Position) -> Self {
+        // A centimetre on the ground, and what sources state elsewhere: more digits would only cost bytes.
+        let place = |degrees: f64| (degrees * 1e7).round() / 1e7;
+        let short = |value: f64| (value * 100.0).round() / 100.0;
+        let camera =
+            |Orientation { yaw, pitch, roll }| Orientation { yaw: short(yaw), pitch: short(pitch), roll: short(roll) };
+        let mut coordinates = vec![place(position.longitude), place(position.latitude)];
+        coordinates.extend(position.altitude.map(short));
+        Self {
+            kind: "Point",
+            coordinates,
+            source: position.source,
+            age_ms: position.age.map(|age| age.as_millis() as u64),
+            accuracy_m: position.accuracy.map(short),
+            height_m: position.height.map(short),
+            camera: position.camera.map(camera),
+        }
+    }
 }
 
 /// One classified frame.
@@ -100,10 +170,13 @@ pub struct ResultPayload {
     pub margin: f32,
     /// Active tags.
     pub tags: Vec<String>,
+    /// Where in the frame; absent where frames are not cut into tiles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tiles: Option<TilesPayload>,
     /// Where the time went.
     pub latency_ms: Latency,
-    /// RFC 7946 point, or null when unknown.
-    pub position: Option<serde_json::Value>,
+    /// Where the frame was taken, or null when unknown.
+    pub position: Option<PositionPayload>,
 }
 
 /// A tag entered or left.
@@ -120,8 +193,12 @@ pub struct EventPayload {
     pub score: f32,
     /// Best score less the next best, background included.
     pub margin: f32,
-    /// RFC 7946 point, or null when unknown.
-    pub position: Option<serde_json::Value>,
+    /// The parts of the frame that carry an entered tag, best first, and none for one that was left; absent where frames
+    /// are not cut into tiles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tiles: Option<Vec<TilePayload>>,
+    /// Where the frame was taken, or null when unknown.
+    pub position: Option<PositionPayload>,
 }
 
 /// Retained state of one tag.
@@ -242,6 +319,8 @@ pub struct HealthPayload {
     pub frames: u64,
     /// Frames replaced by a newer one before they were classified, since the start.
     pub frames_dropped: u64,
+    /// Frames not classified because they show what the last one did (`vision.similar`), since the start.
+    pub frames_similar: u64,
     /// Frames that could not be classified since the start, by cause.
     pub frames_failed: BTreeMap<String, u64>,
     /// Results not sent because there was no link, since the start.
@@ -260,12 +339,27 @@ pub struct HealthPayload {
     pub connects: u64,
     /// Where events wait.
     pub spool: SpoolPayload,
+    /// The flight controller; null where none is configured.
+    pub position: Option<TelemetryHealth>,
     /// Resident memory in bytes.
     pub memory_bytes: Option<u64>,
     /// Hottest thermal zone in degrees Celsius; null where there is none.
     pub temperature_c: Option<f64>,
+    /// How fast the classifier may go; null without `[pace]` and before the first frame.
+    pub pace: Option<PacePayload>,
     /// Whether the clock is synchronised.
     pub clock_synced: bool,
+}
+
+/// The classifier's pace in `health`.
+#[derive(Debug, Clone, Serialize)]
+pub struct PacePayload {
+    /// `full`, or `slowed` by the temperature.
+    pub state: &'static str,
+    /// What the temperature leaves of the pace, 0.1 to 1.
+    pub factor: f64,
+    /// Why, where there is something to say.
+    pub reason: Option<String>,
 }
 
 /// The spool in `health`.
@@ -321,6 +415,10 @@ impl ResultPayload {
             if json.len() <= MAX_PAYLOAD || (self.scores.pop().is_none() && self.tags.pop().is_none()) {
                 return json;
             }
+            let (scores, tags) = (&self.scores, &self.tags);
+            let said =
+                |label: &str| scores.iter().any(|score| score.label == label) || tags.iter().any(|tag| tag == label);
+            self.tiles.iter_mut().for_each(|tiles| tiles.keep(said));
         }
     }
 }
@@ -354,6 +452,19 @@ pub(crate) mod tests {
         }
     }
 
+    fn position() -> PositionPayload {
+        PositionPayload::from(&Position {
+            longitude: -91.994_560_123_4,
+            latitude: 46.842_607_987_6,
+            altitude: Some(198.309),
+            height: Some(39.8),
+            camera: Some(Orientation { yaw: 45.0, pitch: -89.9, roll: 0.0 }),
+            source: Source::Mavlink,
+            age: Some(std::time::Duration::from_micros(120_900)),
+            accuracy: Some(1.2345),
+        })
+    }
+
     pub(crate) fn result(frame: &str, labels: &[String]) -> ResultPayload {
         ResultPayload {
             head: head(frame),
@@ -362,8 +473,9 @@ pub(crate) mod tests {
             background: 0.25,
             margin: 0.5,
             tags: labels.to_vec(),
+            tiles: None,
             latency_ms: Latency { decode: 1.0, resize: 2.0, encode: 3.0, total: 7.0 },
-            position: None,
+            position: Some(position()),
         }
     }
 
@@ -373,23 +485,84 @@ pub(crate) mod tests {
         insta::assert_json_snapshot!(result);
     }
 
-    #[test]
-    fn an_event_looks_like_this() {
-        let event = EventPayload {
+    fn event(tiles: Option<Vec<TilePayload>>) -> EventPayload {
+        EventPayload {
             head: Head { schema: "remoteclip.event/1", ..head("DJI_0018.JPG") },
             event: Transition::Enter,
             label: "parking lot".to_owned(),
             score: 0.875,
             margin: 0.75,
+            tiles,
             position: None,
-        };
+        }
+    }
+
+    #[test]
+    fn an_event_looks_like_this() {
+        let event = event(None);
         insta::assert_json_snapshot!(event);
+    }
+
+    #[test]
+    fn a_position_without_anything_beside_it_looks_like_this() {
+        let bare = Position {
+            longitude: 2.5,
+            latitude: 1.5,
+            altitude: None,
+            height: None,
+            camera: None,
+            source: Source::Exif,
+            age: None,
+            accuracy: None,
+        };
+        insta::assert_json_snapshot!(PositionPayload::from(&bare));
+    }
+
+    #[test]
+    fn an_event_seen_in_tiles_looks_like_this() {
+        let event = event(Some(vec![TilePayload { index: 4, area: [2000, 1000, 2000, 2000] }]));
+        insta::assert_json_snapshot!(event);
+    }
+
+    /// Of a grid of 63 tiles, four for each label.
+    fn tiles(labels: &[String]) -> TilesPayload {
+        let carry =
+            |(number, label): (usize, &String)| (label.clone(), (0..4).map(|i| (number * 4 + i) % 64).collect());
+        let part = |index| TilePayload { index, area: [index as u32 * 100, 12_345, 1024, 1024] };
+        let mut tiles =
+            TilesPayload { carry: labels.iter().enumerate().map(carry).collect(), parts: (0..64).map(part).collect() };
+        tiles.keep(|_| true);
+        tiles
+    }
+
+    #[test]
+    fn a_result_seen_in_tiles_looks_like_this() {
+        let labels = ["parking lot".to_owned(), "forest".to_owned()];
+        let result = ResultPayload { tiles: Some(tiles(&labels)), ..result("DJI_0018.JPG", &labels) };
+        insta::assert_json_snapshot!(result);
+    }
+
+    #[test]
+    fn a_result_names_no_tile_that_nothing_it_says_is_in() {
+        let labels: Vec<String> = (0..30).map(|number| format!("label number {number}")).collect();
+        let json = ResultPayload { tiles: Some(tiles(&labels)), ..result("frame", &labels) }.to_bounded_json();
+        let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let carry = value["tiles"]["carry"].as_object().unwrap();
+        assert!(json.len() <= MAX_PAYLOAD && !carry.is_empty());
+        let tags = value["tags"].as_array().unwrap();
+        assert!(carry.keys().all(|label| tags.iter().any(|tag| tag == label)), "{value}");
+        let named: Vec<_> = carry.values().flat_map(|indices| indices.as_array().unwrap()).collect();
+        let parts = value["tiles"]["parts"].as_array().unwrap();
+        assert!(named.iter().all(|index| parts.iter().any(|part| part["index"] == **index)));
+        assert!(parts.iter().all(|part| named.iter().any(|index| part["index"] == **index)));
     }
 
     proptest! {
         #[test]
         fn no_result_is_over_the_limit(frame in ".{0,300}", labels in proptest::collection::vec("\\PC{1,16}", 0..60)) {
             let json = result(&frame, &labels).to_bounded_json();
+            prop_assert!(json.len() <= MAX_PAYLOAD, "{} bytes", json.len());
+            let json = ResultPayload { tiles: Some(tiles(&labels)), ..result(&frame, &labels) }.to_bounded_json();
             prop_assert!(json.len() <= MAX_PAYLOAD, "{} bytes", json.len());
         }
     }

@@ -120,13 +120,18 @@ impl Encoder {
         self.embed_dim
     }
 
+    /// Bytes that [`Encoder::encode`] takes.
+    pub fn input_len(&self) -> usize {
+        self.batch * self.input.size * self.input.size * 3
+    }
+
     /// Embeds `batch` squares of row-major RGB; returns `batch × embed_dim` values, not normalised.
     ///
     /// # Errors
     /// [`EncoderError::Shape`] for a wrong number of bytes, [`EncoderError::Run`] when the engine fails or a value
     /// inside the tower is not finite.
     pub fn encode(&mut self, pixels: &[u8]) -> Result<Vec<f32>, EncoderError> {
-        let expected = self.batch * self.input.size * self.input.size * 3;
+        let expected = self.input_len();
         if pixels.len() != expected {
             return Err(EncoderError::Shape { found: pixels.len(), expected });
         }

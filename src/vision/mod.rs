@@ -8,16 +8,23 @@ mod encoder;
 pub mod golden;
 pub mod int8;
 mod preprocess;
+mod similar;
+mod tiles;
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
+use image::RgbImage;
+
 use crate::bundle::{Bundle, BundleError, IMAGE_ONNX};
 use crate::camera::Picture;
 
+use decode::decode_with;
 pub use decode::{DecodeError, Decoded, Limits, decode, decode_for};
 pub use encoder::{Encoder, EncoderError, EncoderOptions, InputSpec};
 pub use preprocess::{PreprocessError, Preprocessor};
+pub use similar::{Similar, SimilarOptions};
+pub use tiles::{Area, Cut, Tiling};
 
 /// The image side of a bundle, ready for frames.
 pub struct Vision {
@@ -33,6 +40,47 @@ pub struct Embedded {
     pub vector: Vec<f32>,
     /// How long each stage took.
     pub timings: Timings,
+}
+
+/// What the model is to see of a frame: the whole of it and, where that is wanted, its tiles.
+pub struct View {
+    /// Squares of the model's size, row-major RGB, one after the other.
+    squares: Vec<u8>,
+    /// The part of the frame that each square shows; of the whole frame, the square in its middle.
+    pub areas: Vec<Area>,
+    /// Width and height of the upright frame.
+    pub frame: (u32, u32),
+    /// Width and height of a square.
+    size: usize,
+    /// Decoding and resizing.
+    timings: Timings,
+}
+
+impl View {
+    /// The squares as pictures, in the order of their areas.
+    pub fn squares(&self) -> impl Iterator<Item = RgbImage> {
+        let side = self.size as u32;
+        self.squares.chunks_exact(self.size * self.size * 3).filter_map(move |square| {
+            RgbImage::from_raw(side, side, square.to_vec()) // always as long as it must be
+        })
+    }
+
+    /// The mean brightness, 0 to 255, of `cells` × `cells` cells of each square, row by row (luma of ITU-R BT.601).
+    fn brightness(&self, cells: usize) -> Vec<f64> {
+        let mut means = Vec::new();
+        for square in self.squares.chunks_exact(self.size * self.size * 3) {
+            let mut sums = vec![(0.0, 0u32); cells * cells];
+            for (at, pixel) in square.as_chunks::<3>().0.iter().enumerate() {
+                let (x, y) = (at % self.size * cells / self.size, at / self.size * cells / self.size);
+                let [red, green, blue] = pixel.map(f64::from);
+                let (sum, count) = &mut sums[y * cells + x];
+                *sum += 0.299 * red + 0.587 * green + 0.114 * blue;
+                *count += 1;
+            }
+            means.extend(sums.iter().map(|(sum, count)| sum / f64::from((*count).max(1))));
+        }
+        means
+    }
 }
 
 /// Time spent on one frame, by stage.
@@ -62,7 +110,7 @@ impl Vision {
         Ok(Self { limits, preprocessor: Preprocessor::new(image.size, image.resize), encoder })
     }
 
-    /// Embeds one picture; for a tower loaded with a batch of one.
+    /// Embeds one picture.
     ///
     /// # Errors
     /// [`VisionError::Decode`] for a picture that is broken or beyond the limits; the rest means a damaged model.
@@ -71,27 +119,61 @@ impl Vision {
         Ok(Embedded { vector: vectors.into_iter().next().ok_or(VisionError::NotFinite)?, timings })
     }
 
-    /// Embeds as many pictures as [`EncoderOptions::batch`] says in one pass of the tower; the timings are the batch's.
+    /// Embeds at most [`EncoderOptions::batch`] pictures in one pass of the tower; the timings are the batch's.
     ///
     /// # Errors
     /// As [`Vision::embed`]; one broken picture fails its batch.
     pub fn embed_batch(&mut self, pictures: &[Picture]) -> Result<(Vec<Vec<f32>>, Timings), VisionError> {
-        let mut timings = Timings::default();
-        let mut squares = Vec::new();
+        let size = self.preprocessor.size() as usize;
+        let mut all = View { squares: Vec::new(), areas: Vec::new(), frame: (0, 0), size, timings: Timings::default() };
         for picture in pictures {
-            let started = Instant::now();
-            let decoded = match picture {
-                Picture::Rgb(image) => Decoded::whole(Cow::Borrowed(image)),
-                Picture::Encoded(bytes) => decode_for(bytes, &self.limits, Some(self.preprocessor.size()))?,
-            };
-            let decoded_at = Instant::now();
-            squares.extend_from_slice(self.preprocessor.square(&decoded)?.as_raw());
-            timings.decode += decoded_at - started;
-            timings.resize += decoded_at.elapsed();
+            let view = self.look(picture, None)?;
+            all.squares.extend(view.squares);
+            all.areas.extend(view.areas);
+            all.timings.decode += view.timings.decode;
+            all.timings.resize += view.timings.resize;
         }
+        self.embed_view(all)
+    }
+
+    /// Decodes a picture and cuts out what the model is to see: the whole, as CLIP sees it, and then the tiles.
+    ///
+    /// # Errors
+    /// [`VisionError::Decode`] for a picture that is broken or beyond the limits, [`VisionError::Preprocess`] for one of
+    /// an impossible shape.
+    pub fn look(&mut self, picture: &Picture, tiling: Option<&Tiling>) -> Result<View, VisionError> {
         let started = Instant::now();
+        let size = self.preprocessor.size();
+        let decoded = match picture {
+            Picture::Rgb(image) => Decoded::whole(Cow::Borrowed(image)),
+            Picture::Encoded(bytes) => {
+                let needed = |frame| Some(tiling.map_or(size, |tiling| tiling.least_side(frame, size)));
+                decode_with(bytes, &self.limits, needed)?
+            }
+        };
+        let decode = started.elapsed();
+        let mut squares = self.preprocessor.square(&decoded)?.into_raw();
+        let mut areas = vec![Area::centre(decoded.full)];
+        for area in tiling.map(|tiling| tiling.areas(decoded.full)).unwrap_or_default() {
+            squares.extend(self.preprocessor.part(&decoded, &area)?.as_raw());
+            areas.push(area);
+        }
+        let resize = started.elapsed() - decode;
+        let timings = Timings { decode, resize, encode: Duration::ZERO };
+        Ok(View { squares, areas, frame: decoded.full, size: size as usize, timings })
+    }
+
+    /// Embeds the squares of a view in one pass of the tower, a vector each; the timings are those of the whole way.
+    ///
+    /// # Errors
+    /// [`VisionError::Encoder`] for more squares than [`EncoderOptions::batch`]; the rest means a damaged model.
+    pub fn embed_view(&mut self, view: View) -> Result<(Vec<Vec<f32>>, Timings), VisionError> {
+        let View { mut squares, areas, mut timings, .. } = view;
+        let started = Instant::now();
+        // The plan's shape is fixed: places that nothing takes are run empty.
+        squares.resize(squares.len().max(self.encoder.input_len()), 0);
         let embeddings = self.encoder.encode(&squares)?;
-        let rows = embeddings.chunks_exact(self.encoder.embed_dim());
+        let rows = embeddings.chunks_exact(self.encoder.embed_dim()).take(areas.len());
         let vectors = rows.map(|row| unit(row.to_vec())).collect::<Result<_, _>>()?;
         timings.encode = started.elapsed();
         Ok((vectors, timings))

@@ -8,6 +8,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use image::RgbImage;
 
 use super::decode::Decoded;
+use super::tiles::Area;
 use crate::bundle::Resize;
 
 /// Brings pictures to the model's square. Keeps its buffers from frame to frame.
@@ -39,22 +40,63 @@ impl Preprocessor {
     /// # Errors
     /// [`PreprocessError`] for a picture so long and thin that its resized form would be over 2^24 pixels.
     pub fn square(&mut self, picture: &Decoded) -> Result<RgbImage, PreprocessError> {
-        let shape = || PreprocessError::Shape { width: picture.full.0, height: picture.full.1 };
-        let (width, height) = resized(picture.full.0, picture.full.1, self.size).ok_or_else(shape)?;
-        let (stored_width, stored_height) = picture.image.dimensions();
-        let source =
-            ImageRef::new(stored_width, stored_height, picture.image.as_raw(), PixelType::U8x3).map_err(|_| shape())?;
-        // Two calls, since Pillow takes the width first and this crate, for bytes, the height; between the two passes
-        // values are clipped to 0..=255, so at hard edges the order shows.
-        let [left, top, window_width, window_height] = picture.window;
-        let across = self.options.crop(left, 0.0, window_width, f64::from(stored_height));
-        let mut narrowed = Image::new(width, stored_height, PixelType::U8x3);
-        self.resizer.resize(&source, &mut narrowed, &across).map_err(|_| shape())?;
-        let down = self.options.crop(0.0, top, f64::from(width), window_height);
-        let mut target = Image::new(width, height, PixelType::U8x3);
-        self.resizer.resize(&narrowed, &mut target, &down).map_err(|_| shape())?;
+        let (width, height) = resized(picture.full.0, picture.full.1, self.size).ok_or_else(|| shape(picture))?;
+        let target = self.resize(picture, picture.window, (width, height))?;
         Ok(centre(target.buffer(), width, height, self.size))
     }
+
+    /// The model's square of a part of a picture, the whole of that part: one that is not square is squeezed.
+    ///
+    /// # Errors
+    /// [`PreprocessError`] for a part that is empty or not inside the picture.
+    pub fn part(&mut self, picture: &Decoded, area: &Area) -> Result<RgbImage, PreprocessError> {
+        let within =
+            |start: u32, length: u32, of: u32| length > 0 && start.checked_add(length).is_some_and(|end| end <= of);
+        if !within(area.left, area.width, picture.full.0) || !within(area.top, area.height, picture.full.1) {
+            return Err(shape(picture));
+        }
+        let [left, top, width, height] = picture.window;
+        let (across, down) = (width / f64::from(picture.full.0), height / f64::from(picture.full.1));
+        let window = [
+            left + f64::from(area.left) * across,
+            top + f64::from(area.top) * down,
+            f64::from(area.width) * across,
+            f64::from(area.height) * down,
+        ];
+        let target = self.resize(picture, window, (self.size, self.size))?;
+        RgbImage::from_raw(self.size, self.size, target.into_vec()).ok_or_else(|| shape(picture))
+    }
+
+    /// Brings a window of the stored picture to `width` × `height`. No row above or below the window is looked at.
+    fn resize(
+        &mut self,
+        picture: &Decoded,
+        [left, top, across, down]: [f64; 4],
+        (width, height): (u32, u32),
+    ) -> Result<Image<'static>, PreprocessError> {
+        let shape = || shape(picture);
+        let (stored_width, stored_height) = picture.image.dimensions();
+        let (first, last) = (top.floor() as u32, ((top + down).ceil() as u32).min(stored_height));
+        let row = stored_width as usize * 3;
+        let rows = picture.image.as_raw().get(first as usize * row..last as usize * row).ok_or_else(shape)?;
+        let count = last - first;
+        let source = ImageRef::new(stored_width, count, rows, PixelType::U8x3).map_err(|_| shape())?;
+        // Two calls, since Pillow takes the width first and this crate, for bytes, the height; between the two passes
+        // values are clipped to 0..=255, so at hard edges the order shows.
+        let across = across.min(f64::from(stored_width) - left);
+        let narrowing = self.options.crop(left, 0.0, across, f64::from(count));
+        let mut narrowed = Image::new(width, count, PixelType::U8x3);
+        self.resizer.resize(&source, &mut narrowed, &narrowing).map_err(|_| shape())?;
+        let top = top - f64::from(first);
+        let lowering = self.options.crop(0.0, top, f64::from(width), down.min(f64::from(count) - top));
+        let mut target = Image::new(width, height, PixelType::U8x3);
+        self.resizer.resize(&narrowed, &mut target, &lowering).map_err(|_| shape())?;
+        Ok(target)
+    }
+}
+
+fn shape(picture: &Decoded) -> PreprocessError {
+    PreprocessError::Shape { width: picture.full.0, height: picture.full.1 }
 }
 
 /// Width and height after torchvision's `Resize(size)`: the longer side is truncated, not rounded.
@@ -138,6 +180,26 @@ mod tests {
         }
         let square = Preprocessor::new(100, Resize::Bicubic).square(&Decoded::whole(Cow::Owned(image))).unwrap();
         assert!(square.pixels().all(|pixel| *pixel == Rgb([200, 100, 50])));
+    }
+
+    #[test]
+    fn a_part_is_what_a_picture_cut_out_there_would_be() {
+        let image = RgbImage::from_fn(301, 202, |x, y| Rgb([(x * y / 7) as u8, (x * 3) as u8, (y ^ x) as u8]));
+        let area = Area { left: 57, top: 31, width: 150, height: 150 };
+        let cut = image::imageops::crop_imm(&image, area.left, area.top, area.width, area.height).to_image();
+        let mut preprocessor = Preprocessor::new(64, Resize::Bicubic);
+        let part = preprocessor.part(&Decoded::whole(Cow::Borrowed(&image)), &area).unwrap();
+        let alone = preprocessor.square(&Decoded::whole(Cow::Owned(cut))).unwrap();
+        // Left and right of the part the filter reaches into the picture, which an edge hides from a cut.
+        let inner = |square: &RgbImage| image::imageops::crop_imm(square, 2, 0, 60, 64).to_image();
+        assert_eq!(inner(&part), inner(&alone));
+    }
+
+    #[test]
+    fn a_part_outside_the_picture_is_an_error() {
+        let image = RgbImage::new(30, 20);
+        let area = Area { left: 0, top: 15, width: 10, height: 10 };
+        assert!(Preprocessor::new(8, Resize::Bicubic).part(&Decoded::whole(Cow::Owned(image)), &area).is_err());
     }
 
     #[test]

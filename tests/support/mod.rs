@@ -300,8 +300,9 @@ impl Drop for Daemon {
 /// A configuration for this broker port; `lines` may begin with further keys of `[mqtt]`.
 pub fn write_config(path: &Path, port: u16, lines: &str) {
     let state = path.parent().unwrap().join("state");
+    let health = if lines.contains("[health]") { "" } else { "[health]\ninterval_s = 1.0\n" };
     let config = format!(
-        "[vehicle]\nid = \"uav-1\"\n[health]\ninterval_s = 1.0\n[state]\npath = {state:?}\n\
+        "[vehicle]\nid = \"uav-1\"\n{health}[state]\npath = {state:?}\n\
          [mqtt]\nhost = \"127.0.0.1\"\nport = {port}\nreconnect_max_s = 1.0\n{lines}\n"
     );
     std::fs::write(path, config).unwrap();

@@ -54,18 +54,17 @@ impl<'a> Decoded<'a> {
         let [_, _, mut width, mut height] = self.window;
         // The spare part of the last column and row goes where the turn takes it.
         let (right, bottom) = (stored_width - width, stored_height - height);
-        let (left, top, swapped) = match orientation {
-            Orientation::NoTransforms => (0.0, 0.0, false),
-            Orientation::FlipHorizontal => (right, 0.0, false),
-            Orientation::Rotate180 => (right, bottom, false),
-            Orientation::FlipVertical => (0.0, bottom, false),
-            Orientation::Rotate90FlipH => (0.0, 0.0, true),
-            Orientation::Rotate90 => (bottom, 0.0, true),
-            Orientation::Rotate270FlipH => (bottom, right, true),
-            Orientation::Rotate270 => (0.0, right, true),
+        let (left, top) = match orientation {
+            Orientation::NoTransforms | Orientation::Rotate90FlipH => (0.0, 0.0),
+            Orientation::FlipHorizontal => (right, 0.0),
+            Orientation::Rotate180 => (right, bottom),
+            Orientation::FlipVertical => (0.0, bottom),
+            Orientation::Rotate90 => (bottom, 0.0),
+            Orientation::Rotate270FlipH => (bottom, right),
+            Orientation::Rotate270 => (0.0, right),
         };
         let mut full = self.full;
-        if swapped {
+        if swaps(orientation) {
             (width, height) = (height, width);
             full = (full.1, full.0);
         }
@@ -90,6 +89,18 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, DecodeError> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_for(bytes: &[u8], limits: &Limits, size: Option<u32>) -> Result<Decoded<'static>, DecodeError> {
+    decode_with(bytes, limits, |_| size)
+}
+
+/// [`decode_for`] for one whose need depends on the picture's width and height, upright.
+///
+/// # Errors
+/// As [`decode`].
+pub(super) fn decode_with(
+    bytes: &[u8],
+    limits: &Limits,
+    size: impl FnOnce((u32, u32)) -> Option<u32>,
+) -> Result<Decoded<'static>, DecodeError> {
     if bytes.len() as u64 > limits.bytes {
         return Err(DecodeError::TooManyBytes { bytes: bytes.len() as u64, limit: limits.bytes });
     }
@@ -107,7 +118,8 @@ pub fn decode_for(bytes: &[u8], limits: &Limits, size: Option<u32>) -> Result<De
         return Err(DecodeError::TooManyPixels { width, height, limit: limits.pixels });
     }
     let orientation = decoder.orientation()?;
-    let reduced = match (size, format) {
+    let upright = if swaps(orientation) { (height, width) } else { (width, height) };
+    let reduced = match (size(upright), format) {
         (Some(size), ImageFormat::Jpeg) => reduced::decode(bytes, (width, height), size.saturating_mul(2)),
         _ => None,
     };
@@ -116,6 +128,12 @@ pub fn decode_for(bytes: &[u8], limits: &Limits, size: Option<u32>) -> Result<De
         None => Decoded::whole(Cow::Owned(DynamicImage::from_decoder(decoder)?.into_rgb8())),
     };
     Ok(stored.turned(orientation))
+}
+
+/// Whether a turn makes width of height.
+fn swaps(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
 }
 
 /// Why a picture was not decoded.
