@@ -287,7 +287,8 @@ impl State {
                 self.fix = Some(Heard { at: now, value: Fix { good: fix_type >= FIX_3D, accuracy } });
             }
             Message::SystemTime { unix_us, boot_ms } => {
-                if self.believed(boot_ms, now) && unix_us > 0 {
+                let known = self.believed(boot_ms, now) && unix_us > 0;
+                if known {
                     let theirs = i64::try_from(unix_us / 1000).unwrap_or(i64::MAX);
                     self.clock_offset_ms = Some(theirs.saturating_sub(Timestamp::now().as_millisecond()));
                 }

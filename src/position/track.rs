@@ -93,7 +93,8 @@ pub fn blend_angle(a: f64, b: f64, share: f64) -> f64 {
 }
 
 fn wrap(degrees: f64) -> f64 {
-    (degrees + 180.0).rem_euclid(360.0) - 180.0
+    // Within range nothing is rounded: a place measured is published as it was.
+    if (-180.0..180.0).contains(&degrees) { degrees } else { (degrees + 180.0).rem_euclid(360.0) - 180.0 }
 }
 
 /// A straight line from `a` to `b`.
