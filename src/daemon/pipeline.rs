@@ -9,7 +9,7 @@ use super::manager::Pulse;
 use super::metrics::Metrics;
 use super::report::{Classified, Reporter};
 use super::snapshot::thumbnail;
-use crate::camera::{Camera, CameraError, Frame, Next, Policy, Slot};
+use crate::camera::{Camera, CameraError, Frame, Next, Policy, Receipt, Slot};
 use crate::decide::{Decider, Rules, Tags};
 use crate::publish::{Head, Link, PromptsName};
 use crate::vision::{Limits, Vision, VisionError};
@@ -69,11 +69,16 @@ impl Shared {
 
 /// The camera's thread: frames into the slot, until the source ends or a stop.
 pub(super) fn film(shared: &Shared, mut camera: Box<dyn Camera>, open: &Open) {
+    let mut wait = FIRST_WAIT;
     while !shared.stopping() {
         let answer = camera.next(PATIENCE);
         shared.pulse.camera();
         match answer {
             Ok(Next::Frame(frame)) => {
+                if wait > FIRST_WAIT {
+                    log::info!("the camera is back");
+                    wait = FIRST_WAIT;
+                }
                 shared.pulse.delivering(true);
                 shared.slot.put(frame);
                 shared.pulse.delivering(false);
@@ -82,9 +87,12 @@ pub(super) fn film(shared: &Shared, mut camera: Box<dyn Camera>, open: &Open) {
             Ok(Next::End) => break,
             Err(error @ CameraError::Frame { .. }) => fail(shared, "unreadable_frame", &error),
             Err(error @ CameraError::Source { .. }) => {
-                log::error!("{error}; trying to open it again");
+                // Said once until frames come again: a camera that is switched off is tried for hours.
+                let level = if wait == FIRST_WAIT { log::Level::Error } else { log::Level::Debug };
+                log::log!(level, "{error}; trying to open it again");
                 shared.metrics.failed("camera_lost");
-                match reopen(shared, open) {
+                drop(camera);
+                match reopen(shared, open, &mut wait) {
                     Some(opened) => camera = opened,
                     None => break,
                 }
@@ -95,17 +103,14 @@ pub(super) fn film(shared: &Shared, mut camera: Box<dyn Camera>, open: &Open) {
     shared.slot.close();
 }
 
-fn reopen(shared: &Shared, open: &Open) -> Option<Box<dyn Camera>> {
-    let mut wait = FIRST_WAIT;
-    while shared.sleep(wait) {
+/// Waits and opens the camera, waiting longer each time: a source may well open and still have no frame to give.
+fn reopen(shared: &Shared, open: &Open, wait: &mut Duration) -> Option<Box<dyn Camera>> {
+    while shared.sleep(*wait) {
+        *wait = (*wait * 2).min(LONGEST_WAIT);
         match open() {
-            Ok(camera) => {
-                log::info!("the camera is back");
-                return Some(camera);
-            }
+            Ok(camera) => return Some(camera),
             Err(error) => log::debug!("{error}"),
         }
-        wait = (wait * 2).min(LONGEST_WAIT);
     }
     None
 }
@@ -139,7 +144,11 @@ impl Classifier {
                 continue;
             }
             match shared.slot.take(PATIENCE) {
-                Ok(Some(frame)) => self.classify(shared, &frame),
+                Ok(Some(frame)) => {
+                    self.classify(shared, &frame);
+                    // Also when it failed: it would fail again.
+                    frame.receipt.into_iter().for_each(Receipt::settle);
+                }
                 Ok(None) => {}
                 Err(crate::camera::Closed) => break,
             }

@@ -9,13 +9,12 @@ pub mod golden;
 pub mod int8;
 mod preprocess;
 
-use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use crate::bundle::{Bundle, BundleError, IMAGE_ONNX};
 use crate::camera::Picture;
 
-pub use decode::{DecodeError, Decoded, Limits, decode, decode_for};
+pub use decode::{DecodeError, Decoded, Limits, decode, decode_for, pixels};
 pub use encoder::{Encoder, EncoderError, EncoderOptions, InputSpec};
 pub use preprocess::{PreprocessError, Preprocessor};
 
@@ -38,7 +37,7 @@ pub struct Embedded {
 /// Time spent on one frame, by stage.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timings {
-    /// Bytes to upright pixels; zero for a frame that came as pixels.
+    /// Bytes to upright pixels; next to nothing for a frame that came as such.
     pub decode: Duration,
     /// Pixels to the model's square.
     pub resize: Duration,
@@ -80,10 +79,7 @@ impl Vision {
         let mut squares = Vec::new();
         for picture in pictures {
             let started = Instant::now();
-            let decoded = match picture {
-                Picture::Rgb(image) => Decoded::whole(Cow::Borrowed(image)),
-                Picture::Encoded(bytes) => decode_for(bytes, &self.limits, Some(self.preprocessor.size()))?,
-            };
+            let decoded = pixels(picture, &self.limits, Some(self.preprocessor.size()))?;
             let decoded_at = Instant::now();
             squares.extend_from_slice(self.preprocessor.square(&decoded)?.as_raw());
             timings.decode += decoded_at - started;

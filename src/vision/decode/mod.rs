@@ -1,5 +1,6 @@
-//! Bytes → upright 8-bit RGB. JPEG, PNG and TIFF, told apart by their first bytes, never by a name.
+//! Bytes → upright 8-bit RGB. JPEG, PNG and TIFF, told apart by their first bytes, never by a name; raw video by its format.
 
+mod raw;
 mod reduced;
 
 use std::borrow::Cow;
@@ -7,6 +8,8 @@ use std::io::Cursor;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
+
+use crate::camera::Picture;
 
 /// What a picture may cost. Checked against its header, before its pixels are decoded.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +78,30 @@ impl<'a> Decoded<'a> {
     }
 }
 
+/// The pixels of a frame, whatever form it came in; `size` as for [`decode_for`].
+///
+/// # Errors
+/// As [`decode`], and [`DecodeError::RawSize`].
+pub fn pixels<'a>(picture: &'a Picture, limits: &Limits, size: Option<u32>) -> Result<Decoded<'a>, DecodeError> {
+    match picture {
+        Picture::Rgb(image) => Ok(Decoded::whole(Cow::Borrowed(image))),
+        Picture::Encoded(bytes) => decode_for(bytes, limits, size),
+        Picture::Raw(video) => {
+            let (width, height) = (video.format.width, video.format.height);
+            if u64::from(width) * u64::from(height) > limits.pixels {
+                return Err(DecodeError::TooManyPixels { width, height, limit: limits.pixels });
+            }
+            let image = raw::rgb(video).ok_or(DecodeError::RawSize {
+                bytes: video.bytes.len(),
+                width,
+                height,
+                expected: video.format.bytes(),
+            })?;
+            Ok(Decoded::whole(Cow::Owned(image)))
+        }
+    }
+}
+
 /// Decodes a picture, turns it upright by its EXIF orientation and drops alpha, as Pillow's `convert("RGB")` does.
 ///
 /// # Errors
@@ -139,6 +166,18 @@ pub enum DecodeError {
         /// The limit.
         limit: u64,
     },
+    /// A raw frame without the bytes of its size.
+    #[error("raw frame of {bytes} bytes; {width} x {height} pixels take {expected}")]
+    RawSize {
+        /// Bytes there are.
+        bytes: usize,
+        /// Width stated.
+        width: u32,
+        /// Height stated.
+        height: u32,
+        /// Bytes there should be.
+        expected: u64,
+    },
     /// Not a format we take.
     #[error("not a JPEG, PNG or TIFF picture")]
     Format,
@@ -153,6 +192,7 @@ impl DecodeError {
         match self {
             Self::TooManyBytes { .. } => "too_many_bytes",
             Self::TooManyPixels { .. } => "too_many_pixels",
+            Self::RawSize { .. } => "wrong_raw_size",
             Self::Format => "unknown_format",
             Self::Broken(ImageError::Limits(_)) => "over_memory_limit",
             Self::Broken(_) => "broken_picture",
@@ -205,6 +245,23 @@ mod tests {
         }
         let grey = DynamicImage::ImageLuma8(DynamicImage::ImageRgb8(picture()).to_luma8());
         assert_eq!(decode(&encoded(&grey, ImageFormat::Jpeg), &Limits::default()).unwrap().dimensions(), (40, 20));
+    }
+
+    #[test]
+    fn a_motion_jpeg_without_huffman_tables_has_the_standard_ones() {
+        let whole = encoded(
+            &DynamicImage::ImageRgb8(RgbImage::from_fn(640, 480, |x, y| Rgb([x as u8, y as u8, 90]))),
+            ImageFormat::Jpeg,
+        );
+        let mut without = whole.clone();
+        while let Some(at) = without.windows(2).position(|pair| pair == [0xFF, 0xC4]) {
+            let length = usize::from(u16::from_be_bytes([without[at + 2], without[at + 3]]));
+            without.drain(at..at + 2 + length);
+        }
+        assert!(without.len() < whole.len() - 400);
+        let [ours, theirs] = [&without, &whole].map(|bytes| decode(bytes, &Limits::default()).unwrap());
+        assert!(ours == theirs);
+        assert!(decode_for(&without, &Limits::default(), Some(64)).is_ok());
     }
 
     #[test]
