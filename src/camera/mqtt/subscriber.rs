@@ -66,25 +66,27 @@ impl Subscriber {
                 // A poll given up half-way may lose a packet.
                 let mut polling = pin!(event_loop.poll());
                 loop {
-                    tokio::select! {
-                        biased;
-                        polled = &mut polling => break polled,
-                        Some(delivery) = self.settlements.recv() => self.settle(client, delivery),
-                        () = self.shared.wake.notified(), if !self.stopping() => {}
-                    }
                     if self.stopping() {
                         let _ = client.try_disconnect();
                         let _ = timeout(GOODBYE, &mut polling).await;
-                        break Ok(Event::Outgoing(rumqttc::Outgoing::Disconnect));
+                        break None;
+                    }
+                    tokio::select! {
+                        biased;
+                        polled = &mut polling => break Some(polled),
+                        Some(delivery) = self.settlements.recv() => self.settle(client, delivery),
+                        () = self.shared.wake.notified() => {}
                     }
                 }
             };
             match polled {
-                Ok(Event::Outgoing(rumqttc::Outgoing::Disconnect)) => return None,
-                Ok(Event::Incoming(packet)) => self.handle(client, packet, accepted),
-                Ok(Event::Outgoing(_)) => {}
-                Err(_) if self.stopping() => return None,
-                Err(error) => return Some(error),
+                None => {
+                    let _ = timeout(GOODBYE, disconnected(event_loop)).await;
+                    return None;
+                }
+                Some(Ok(Event::Incoming(packet))) => self.handle(client, packet, accepted),
+                Some(Ok(Event::Outgoing(_))) => {}
+                Some(Err(error)) => return Some(error),
             }
         }
     }
@@ -139,6 +141,11 @@ impl Subscriber {
             acknowledge(client, delivery.packet);
         }
     }
+}
+
+/// Until the disconnect is on the wire, or cannot get there.
+async fn disconnected(event_loop: &mut EventLoop) {
+    while !matches!(event_loop.poll().await, Ok(Event::Outgoing(rumqttc::Outgoing::Disconnect)) | Err(_)) {}
 }
 
 /// Without room or connection the acknowledgement is lost; it is made up for when the frame comes again.
