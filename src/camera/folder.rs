@@ -1,8 +1,8 @@
 //! A folder of pictures, read once or watched.
 //!
-//! Promise: a file is handed over once for each content it gets (told apart by name, modification time and size), and not
-//! before its writer has closed it or moved it in (or, if the kernel lost count, has let it be for a while). Names wait in memory, contents do not: a file is read when it is asked
-//! for. Names that begin with a dot or end in anything but a picture's extension are not looked at, nor are sub-folders.
+//! Promise: a file is handed over once for each content it gets (told apart by inode, modification time and size), and not
+//! before its writer has closed it or moved it in (or, where nothing tells of that, has let it be for a while). Names wait in
+//! memory, contents do not: a file is read when it is asked for. Names that begin with a dot or end in anything but a picture's extension are not looked at, nor are sub-folders.
 //!
 //! Written for whatever delivers by "write to a temporary name, then rename" and for whatever writes in place.
 
@@ -10,14 +10,17 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 
-use super::{Camera, CameraError, Frame, Next, Picture};
+use super::{Camera, CameraError, Frame, Next, Picture, Receipt};
+use journal::Journal;
 use watch::Watch;
 
+mod journal;
 mod watch;
 
 const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "tif", "tiff"];
@@ -29,6 +32,11 @@ pub struct FolderOptions {
     pub path: PathBuf,
     /// Hand over what is there, sorted by name, then end. Otherwise: hand over what arrives from now on, without end.
     pub once: bool,
+    /// Where to note what is done with: every picture is classified, also what came while nobody looked. `None`: only what
+    /// arrives from now on counts, and nothing is remembered.
+    pub journal: Option<PathBuf>,
+    /// Also list the folder this often, where arrivals are told of by no event (NFS and the like).
+    pub poll: Option<Duration>,
     /// Largest file that is read, in bytes.
     pub max_bytes: u64,
 }
@@ -39,6 +47,7 @@ pub struct Folder {
     options: FolderOptions,
     pending: VecDeque<OsString>,
     watch: Option<Watch>,
+    journal: Option<Journal>,
 }
 
 impl Folder {
@@ -49,14 +58,27 @@ impl Folder {
     pub fn open(options: FolderOptions) -> Result<Self, CameraError> {
         let path = &options.path;
         let there = list(path).map_err(|error| unusable(path, &error))?;
+        let stamps: Vec<Stamp> = there.iter().map(|(_, stamp)| *stamp).collect();
+        let journal = options.journal.as_deref().map(|file| {
+            let unusable = |error: io::Error| CameraError::Source {
+                place: file.to_path_buf(),
+                reason: format!("{error}; make state.path writable, or take camera.folder.resume out"),
+            };
+            Journal::open(file, &stamps).map_err(unusable)
+        });
+        let journal = journal.transpose()?;
+        let done = |stamp: &Stamp| journal.as_ref().is_some_and(|journal| journal.has(stamp));
         let (pending, watch) = if options.once {
-            let mut names: Vec<OsString> = there.into_iter().map(|(name, _)| name).collect();
+            let left = there.into_iter().filter(|(_, stamp)| !done(stamp));
+            let mut names: Vec<OsString> = left.map(|(name, _)| name).collect();
             names.sort_unstable();
             (names.into(), None)
         } else {
-            (VecDeque::new(), Some(Watch::new(path, there)?))
+            // What is there and not done is found by the first listing.
+            let seen = there.into_iter().filter(|(_, stamp)| journal.is_none() || done(stamp)).collect();
+            (VecDeque::new(), Some(Watch::new(path, seen, options.poll, journal.clone())?))
         };
-        Ok(Self { options, pending, watch })
+        Ok(Self { options, pending, watch, journal })
     }
 
     /// Reads a file; `None` if there is nothing (or nothing new) under that name.
@@ -71,15 +93,22 @@ impl Folder {
             Err(error) if error.kind() == ErrorKind::NotFound => return self.exists().map(|()| None),
             Err(error) => return Err(failed(error.to_string())),
         };
-        if self.watch.as_mut().is_some_and(|watch| !watch.remember(name, Stamp::of(&metadata))) {
+        let stamp = Stamp::of(&metadata);
+        if self.watch.as_mut().is_some_and(|watch| !watch.remember(name, stamp)) {
             return Ok(None);
         }
-        let bytes = read(&path, &metadata, self.options.max_bytes).map_err(failed)?;
+        let bytes = read(&path, &metadata, self.options.max_bytes).map_err(|reason| {
+            // It will not be better after a restart.
+            self.journal.iter().for_each(|journal| journal.note(stamp));
+            failed(reason)
+        })?;
+        let receipt = self.journal.clone().map(|journal| Receipt::new(move || journal.note(stamp)));
         Ok(Some(Frame {
             picture: Picture::Encoded(bytes),
             name: name.to_string_lossy().into_owned(),
             captured_at: modified(&metadata),
             arrived: Instant::now(),
+            receipt,
         }))
     }
 
@@ -109,15 +138,16 @@ impl Camera for Folder {
 }
 
 /// What tells one content of a file from the next without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Stamp {
+    inode: u64,
     modified: Option<SystemTime>,
     bytes: u64,
 }
 
 impl Stamp {
     fn of(metadata: &Metadata) -> Self {
-        Self { modified: metadata.modified().ok(), bytes: metadata.len() }
+        Self { inode: metadata.ino(), modified: metadata.modified().ok(), bytes: metadata.len() }
     }
 }
 

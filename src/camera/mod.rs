@@ -9,24 +9,40 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 mod folder;
+mod http;
+mod mqtt;
+mod pipe;
+mod raw_video;
+mod receipt;
 mod simulated;
 mod slot;
+pub mod stream;
+mod video;
 
 pub use folder::{Folder, FolderOptions};
+pub use http::{Address, Http, HttpOptions};
+pub use mqtt::{AHEAD, Mqtt, MqttTopic};
+pub use pipe::{Pipe, PipeOptions};
+pub use raw_video::{Colours, Layout, RawFormat, RawVideo};
+pub use receipt::Receipt;
 pub use simulated::{Scene, Simulated, SimulatedOptions};
 pub use slot::{Closed, Policy, Slot};
+pub use video::{Transport, Video, VideoInput, VideoOptions};
 
 /// One frame as its source delivered it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Frame {
     /// The picture.
     pub picture: Picture,
-    /// What the source calls it: a file name, or `sim-000042` for the simulated camera.
+    /// What the source calls it: a file name, or the source's kind and a running number (`sim-000042`).
     pub name: String,
-    /// When it was taken by the source's own account: the file's modification time, or the moment it was drawn.
+    /// When it was taken by the source's own account: the file's modification time, or the moment it was drawn; for a
+    /// stream, which has no account, the moment it was whole.
     pub captured_at: Timestamp,
     /// When it reached us, on the monotonic clock: latencies count from here.
     pub arrived: Instant,
+    /// To be settled when the frame is done with, if the source wants to know.
+    pub receipt: Option<Receipt>,
 }
 
 /// The picture of a frame, still encoded or already in memory.
@@ -34,6 +50,8 @@ pub struct Frame {
 pub enum Picture {
     /// The bytes of a JPEG, PNG or TIFF file.
     Encoded(Vec<u8>),
+    /// Raw video, not converted yet.
+    Raw(RawVideo),
     /// Eight-bit RGB, upright.
     Rgb(image::RgbImage),
 }
@@ -78,4 +96,26 @@ pub enum CameraError {
         /// What is wrong and how to mend it.
         reason: String,
     },
+}
+
+/// Makes frames of a stream's pieces and numbers them.
+#[derive(Debug)]
+struct Numbered {
+    kind: &'static str,
+    index: u64,
+}
+
+impl Numbered {
+    fn new(kind: &'static str) -> Self {
+        Self { kind, index: 0 }
+    }
+
+    /// The piece as what [`Camera::next`] answers; it is whole at this moment.
+    fn hand_over(&mut self, piece: stream::Piece) -> Result<Next, CameraError> {
+        let name = format!("{}-{:06}", self.kind, self.index);
+        self.index += 1;
+        let picture = piece.map_err(|reason| CameraError::Frame { name: name.clone(), reason })?;
+        let frame = Frame { picture, name, captured_at: Timestamp::now(), arrived: Instant::now(), receipt: None };
+        Ok(Next::Frame(Box::new(frame)))
+    }
 }

@@ -1,8 +1,9 @@
 //! The configuration file: TOML → `raw` (every key known, or an error) → [`Config`] (every value sane).
 //!
 //! Promise: a [`Config`] that exists can be acted on; what cannot is a [`ConfigError`] that names file, field and cure.
-//! It holds no secrets, only the names of files and variables they come from, so it may be published as it is.
+//! Secrets come from files and variables that it names; what it publishes hides passwords within URLs.
 
+mod camera;
 mod raw;
 
 use std::path::{Path, PathBuf};
@@ -10,13 +11,13 @@ use std::time::Duration;
 
 use minisign_verify::PublicKey;
 
-use crate::camera::{FolderOptions, Scene, SimulatedOptions};
 use crate::decide::{Aggregate, LONGEST_MEMORY, Rules, Thresholds};
 use crate::position::{MavlinkOptions, PositionOptions};
 use crate::vision::{Cut, Limits, SimilarOptions, Tiling};
+pub use camera::{CameraConfig, Source};
 use raw::{
-    Positive, RawAggregate, RawCamera, RawCommands, RawConfig, RawMqtt, RawPace, RawPosition, RawSimilar, RawSimulated,
-    RawSpool, RawTags, RawTiles, RawTls, RawVision,
+    Positive, RawAggregate, RawCommands, RawConfig, RawMqtt, RawPace, RawPosition, RawSimilar, RawSpool, RawTags,
+    RawTiles, RawTls, RawVision,
 };
 
 /// Where the daemon looks when it is told nothing else.
@@ -93,24 +94,6 @@ pub struct PaceConfig {
     pub duty_cycle: f64,
     /// Degrees Celsius that the hottest thermal zone is not to reach.
     pub max_temperature: Option<f64>,
-}
-
-/// A camera's name and source.
-#[derive(Debug, Clone)]
-pub struct CameraConfig {
-    /// A topic level.
-    pub name: String,
-    /// Where its frames come from.
-    pub source: Source,
-}
-
-/// Where frames come from.
-#[derive(Debug, Clone)]
-pub enum Source {
-    /// Files of a folder.
-    Folder(FolderOptions),
-    /// The simulated camera.
-    Simulated(SimulatedOptions),
 }
 
 /// The broker and how to speak to it.
@@ -244,8 +227,17 @@ impl Config {
             pixels: max_pixels.positive("vision.max_pixels")?,
             memory: max_memory.positive("vision.max_memory")?,
         };
+        let spool = spool(&raw.spool, &raw.state.path)?;
+        let camera = camera::camera(raw.camera, &limits, &raw.state.path)?;
+        if matches!(camera.source, Source::Mqtt(_)) && !(spool.results && spool.path.is_some()) {
+            return Err(
+                "camera.mqtt acknowledges a frame once its result is on disk: set spool.results = true (and not \
+                        spool.enabled = false)"
+                    .to_owned(),
+            );
+        }
         Ok(Self {
-            camera: camera(raw.camera, limits.bytes)?,
+            camera,
             bundle,
             threads,
             limits,
@@ -259,7 +251,7 @@ impl Config {
             rules: rules(raw.tags)?,
             mqtt: mqtt(raw.mqtt, &vehicle)?,
             health_interval: seconds("health.interval_s", raw.health.interval_s, 1.0)?,
-            spool: spool(&raw.spool, &raw.state.path)?,
+            spool,
             state: raw.state.path,
             commands: commands(raw.commands)?,
             position: position(raw.position)?,
@@ -327,46 +319,6 @@ fn pace(raw: &RawPace) -> Result<PaceConfig, String> {
         frames_per_second: raw.frames_per_second,
         duty_cycle: raw.duty_cycle,
         max_temperature: raw.max_temperature_c,
-    })
-}
-
-fn camera(raw: RawCamera, max_bytes: u64) -> Result<CameraConfig, String> {
-    let source = match (raw.folder, raw.simulated) {
-        (Some(folder), None) => Source::Folder(FolderOptions { path: folder.path, once: folder.once, max_bytes }),
-        (None, Some(simulated)) => Source::Simulated(simulated_options(simulated)?),
-        (None, None) => return Err("the camera has no source; add [camera.folder] or [camera.simulated]".to_owned()),
-        (Some(_), Some(_)) => return Err("camera.folder and camera.simulated exclude each other; keep one".to_owned()),
-    };
-    Ok(CameraConfig { name: topic_level("camera.name", &raw.name)?, source })
-}
-
-fn simulated_options(raw: RawSimulated) -> Result<SimulatedOptions, String> {
-    for (field, value) in [("width", raw.width), ("height", raw.height)] {
-        if !(32..=4096).contains(&value) {
-            return Err(format!("camera.simulated.{field} = {value} must be between 32 and 4096 pixels"));
-        }
-    }
-    if !(raw.frames_per_second > 0.0 && raw.frames_per_second <= 1000.0) {
-        return Err(format!(
-            "camera.simulated.frames_per_second = {} must be above 0 and at most 1000",
-            raw.frames_per_second
-        ));
-    }
-    let scene = raw.scene.as_deref().map(scene).transpose()?;
-    Ok(SimulatedOptions {
-        seed: raw.seed,
-        width: raw.width,
-        height: raw.height,
-        frames_per_second: raw.frames_per_second,
-        frames: raw.frames,
-        scene,
-    })
-}
-
-fn scene(name: &str) -> Result<Scene, String> {
-    Scene::ALL.iter().copied().find(|scene| scene.name() == name).ok_or_else(|| {
-        let known: Vec<_> = Scene::ALL.iter().map(|scene| scene.name()).collect();
-        format!("camera.simulated.scene = \"{name}\" is none of {}", known.join(", "))
     })
 }
 
@@ -614,6 +566,7 @@ mod tests {
             ("[position]\nonly_while_armed = true", "position.mavlink"),
             ("[position]\nreport = true", "position.mavlink"),
             ("[position]\nmount_pitch_deg = -90.0", "position.mavlink"),
+            ("[camera.pipe]\ncommand = [\"x\"]", "exclude each other"),
         ] {
             let error = Config::parse(&format!("{SMALLEST}{lines}")).unwrap_err();
             assert!(error.contains(named), "{lines}: {error}");
@@ -628,6 +581,55 @@ mod tests {
         ] {
             let error = Config::parse(text).unwrap_err();
             assert!(error.contains(named), "{text}: {error}");
+        }
+        for (table, named) in [
+            ("[camera.folder]\npath = \"x\"\npoll_s = 0.0", "camera.folder.poll_s"),
+            ("[camera.pipe]\ncommand = []", "camera.pipe.command"),
+            ("[camera.pipe]\ncommand = [\"x\"]\nformat = \"h264\"", "none of mjpeg"),
+            ("[camera.pipe]\ncommand = [\"x\"]\nformat = \"nv12\"\nwidth = 4", "camera.pipe.height"),
+            ("[camera.pipe]\ncommand = [\"x\"]\nformat = \"rgb24\"\nwidth = 0\nheight = 1", "must be above 0"),
+            (
+                "[camera.pipe]\ncommand = [\"x\"]\nformat = \"rgb24\"\nwidth = 60000\nheight = 60000",
+                "vision.max_pixels",
+            ),
+            ("[camera.pipe]\ncommand = [\"x\"]\nwidth = 4", "take them out"),
+            ("[camera.pipe]\ncommand = [\"x\"]\ntimeout_s = 0.0", "camera.pipe.timeout_s"),
+            ("[camera.video]", "either url or path"),
+            ("[camera.video]\nurl = \"flight.mp4\"", "camera.video.path"),
+            ("[camera.video]\npath = \"x\"\nframes_per_second = 0.0", "camera.video.frames_per_second"),
+            ("[camera.video]\nurl = \"rtsp://x\"\ntransport = \"ftp\"", "transport"),
+            ("[camera.http]\nurl = \"https://x\"", "camera.video"),
+            ("[camera.http]\nurl = \"http://x\"\nusername = \"u\"", "camera.http.username"),
+            ("[camera.http]\nurl = \"http://x\"\ninterval_s = 0.0", "camera.http.interval_s"),
+            ("[camera.mqtt]\ntopic = \"x\"", "spool.results = true"),
+            ("[camera.mqtt]\ntopic = \"x\"\n[spool]\nresults = true\nenabled = false", "spool.enabled"),
+            ("[camera.mqtt]\ntopic = \"$share/g/x\"", "camera.mqtt.group"),
+            ("[camera.mqtt]\ntopic = \"x\"\ngroup = \"a/b\"", "camera.mqtt.group"),
+        ] {
+            let error = Config::parse(&format!("[vehicle]\nid = \"a\"\n{table}")).unwrap_err();
+            assert!(error.contains(named), "{table}: {error}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_published() {
+        for table in [
+            "[camera.pipe]\ncommand = [\"x\", \"rtsp://u:secret@cam\"]",
+            "[camera.video]\nurl = \"rtsp://u:secret@cam\"",
+            "[camera.http]\nurl = \"http://u:secret@cam\"",
+        ] {
+            let config = Config::parse(&format!("[vehicle]\nid = \"a\"\n{table}")).unwrap();
+            assert!(!config.published.to_string().contains("secret"), "{}", config.published);
+        }
+    }
+
+    #[test]
+    fn the_shipped_examples_are_valid() {
+        for entry in std::fs::read_dir("config/examples").unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                Config::read(&path).unwrap();
+            }
         }
     }
 }

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Encoding;
 
+mod camera;
+
+pub(super) use camera::*;
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawConfig {
@@ -42,53 +46,6 @@ pub(super) struct RawConfig {
 pub(super) struct RawVehicle {
     /// Name of the vehicle in every topic. Required: two vehicles with one name would overwrite each other's state.
     pub id: String,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawCamera {
-    /// Name of the camera in its topics.
-    #[serde(default = "camera_name")]
-    pub name: String,
-    pub folder: Option<RawFolder>,
-    pub simulated: Option<RawSimulated>,
-}
-
-fn camera_name() -> String {
-    "nadir".to_owned()
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawFolder {
-    /// The folder to watch.
-    pub path: PathBuf,
-    /// Classify what is there and end, instead of watching.
-    #[serde(default)]
-    pub once: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawSimulated {
-    /// One seed gives one flight, pixel for pixel.
-    pub seed: u64,
-    /// Frame width in pixels.
-    pub width: u32,
-    /// Frame height in pixels.
-    pub height: u32,
-    /// Frames drawn a second.
-    pub frames_per_second: f64,
-    /// End after this many frames; fly on for ever when absent.
-    pub frames: Option<u64>,
-    /// Hover over one scene instead of flying the track.
-    pub scene: Option<String>,
-}
-
-impl Default for RawSimulated {
-    fn default() -> Self {
-        Self { seed: 1, width: 640, height: 480, frames_per_second: 2.0, frames: None, scene: None }
-    }
 }
 
 #[derive(Serialize, Deserialize)]

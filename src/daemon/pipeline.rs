@@ -12,7 +12,7 @@ use super::pace::Pace;
 use super::report::{Classified, Parts, Reporter};
 use super::snapshot::thumbnail;
 use super::vitals;
-use crate::camera::{Camera, CameraError, Frame, Next, Policy, Slot};
+use crate::camera::{Camera, CameraError, Frame, Next, Policy, Receipt, Slot};
 use crate::config::TilesConfig;
 use crate::decide::{Aggregate, Change, Decider, Rules, Tags, Transition};
 use crate::position::Locator;
@@ -74,11 +74,16 @@ impl Shared {
 
 /// The camera's thread: frames into the slot, until the source ends or a stop.
 pub(super) fn film(shared: &Shared, mut camera: Box<dyn Camera>, open: &Open) {
+    let mut wait = FIRST_WAIT;
     while !shared.stopping() {
         let answer = camera.next(PATIENCE);
         shared.pulse.camera();
         match answer {
             Ok(Next::Frame(frame)) => {
+                if wait > FIRST_WAIT {
+                    log::info!("the camera is back");
+                    wait = FIRST_WAIT;
+                }
                 shared.pulse.delivering(true);
                 shared.slot.put(frame);
                 shared.pulse.delivering(false);
@@ -87,9 +92,12 @@ pub(super) fn film(shared: &Shared, mut camera: Box<dyn Camera>, open: &Open) {
             Ok(Next::End) => break,
             Err(error @ CameraError::Frame { .. }) => fail(shared, "unreadable_frame", &error),
             Err(error @ CameraError::Source { .. }) => {
-                log::error!("{error}; trying to open it again");
+                // Said once until frames come again: a camera that is switched off is tried for hours.
+                let level = if wait == FIRST_WAIT { log::Level::Error } else { log::Level::Debug };
+                log::log!(level, "{error}; trying to open it again");
                 shared.metrics.failed("camera_lost");
-                match reopen(shared, open) {
+                drop(camera);
+                match reopen(shared, open, &mut wait) {
                     Some(opened) => camera = opened,
                     None => break,
                 }
@@ -100,17 +108,14 @@ pub(super) fn film(shared: &Shared, mut camera: Box<dyn Camera>, open: &Open) {
     shared.slot.close();
 }
 
-fn reopen(shared: &Shared, open: &Open) -> Option<Box<dyn Camera>> {
-    let mut wait = FIRST_WAIT;
-    while shared.sleep(wait) {
+/// Waits and opens the camera, waiting longer each time: a source may well open and still have no frame to give.
+fn reopen(shared: &Shared, open: &Open, wait: &mut Duration) -> Option<Box<dyn Camera>> {
+    while shared.sleep(*wait) {
+        *wait = (*wait * 2).min(LONGEST_WAIT);
         match open() {
-            Ok(camera) => {
-                log::info!("the camera is back");
-                return Some(camera);
-            }
+            Ok(camera) => return Some(camera),
             Err(error) => log::debug!("{error}"),
         }
-        wait = (wait * 2).min(LONGEST_WAIT);
     }
     None
 }
@@ -154,12 +159,16 @@ impl Classifier {
                 continue;
             }
             match shared.slot.take(PATIENCE) {
-                Ok(Some(frame)) if self.locator.admit(&frame) => {
-                    let taken = Instant::now();
-                    self.classify(shared, &frame);
-                    self.rest(shared, taken.elapsed());
+                Ok(Some(frame)) => {
+                    if self.locator.admit(&frame) {
+                        let taken = Instant::now();
+                        self.classify(shared, &frame);
+                        self.rest(shared, taken.elapsed());
+                    }
+                    // Also when it failed: it would fail again.
+                    frame.receipt.into_iter().for_each(Receipt::settle);
                 }
-                Ok(_) => {}
+                Ok(None) => {}
                 Err(crate::camera::Closed) => break,
             }
         }

@@ -15,14 +15,17 @@ use super::report::Reporter;
 use super::retask::Retask;
 use super::{DaemonError, Identity};
 use crate::bundle::{Bundle, BundleError, slots};
-use crate::camera::{Camera, CameraError, Folder, Frame, Next, Policy, Simulated, Slot};
-use crate::config::{Config, ConfigError, Source};
+use crate::camera::{
+    Camera, CameraError, Folder, Frame, Http, Mqtt, Next, Pipe, Policy, Simulated, Slot, Video, VideoInput,
+    VideoOptions,
+};
+use crate::config::{Config, ConfigError, MqttConfig, Source};
 use crate::decide::{Decider, Tags};
 use crate::position::{Listener, Locator, SrtError, Telemetry};
 use crate::prompts::pack::{Pack, PackError};
 use crate::publish::spool::Spool;
 use crate::publish::{
-    Credentials, CredentialsError, Inbound, Inbox, Link, Message, ModelName, PromptsName, Setup, Topics,
+    Credentials, CredentialsError, Inbound, Inbox, Link, Message, ModelName, PromptsName, Setup, Topics, listener,
 };
 use crate::vision::golden::{Golden, GoldenError};
 use crate::vision::{EncoderOptions, Similar, View, Vision, VisionError};
@@ -95,8 +98,8 @@ impl Prepared {
             Golden::read(&bundle)?.compare(&mut vision)?;
         }
         let decider = Decider::new(pack, bundle.manifest().model.logit_scale);
-        let camera = open_camera(&config.camera.source)?;
         let credentials = Credentials::read(&config.mqtt)?;
+        let camera = open_camera(&config.camera.source, &config.mqtt, &credentials)?;
         let locator = Locator::new(config.position.clone())?;
         Ok(Self { config, bundle, vision, decider, camera, credentials, retask, locator })
     }
@@ -205,18 +208,30 @@ fn refuse_unknown_labels(config: &Config, pack: &Pack) -> Result<(), PrepareErro
     }
 }
 
-fn open_camera(source: &Source) -> Result<Box<dyn Camera>, CameraError> {
+fn open_camera(source: &Source, mqtt: &MqttConfig, credentials: &Credentials) -> Result<Box<dyn Camera>, CameraError> {
     Ok(match source {
         Source::Folder(options) => Box::new(Folder::open(options.clone())?),
         Source::Simulated(options) => Box::new(Simulated::new(*options)),
+        Source::Pipe(options) => Box::new(Pipe::open(options.clone())?),
+        Source::Video(options) => Box::new(Video::open(options)?),
+        Source::Http(options) => Box::new(Http::open(options.clone())?),
+        Source::Mqtt(topic) => {
+            // A session of its own beside the one that publishes.
+            let mqtt = MqttConfig { client_id: format!("{}-camera", mqtt.client_id), ..mqtt.clone() };
+            Box::new(Mqtt::new(listener(&mqtt, credentials), topic.clone()))
+        }
     })
 }
 
 /// A source with an end loses nothing; a live one gives way to its newest frame.
 fn policy(source: &Source) -> Policy {
     match source {
-        Source::Folder(options) if options.once => Policy::Every,
+        Source::Folder(options) if options.once || options.journal.is_some() => Policy::Every,
         Source::Simulated(options) if options.frames.is_some() => Policy::Every,
+        // Whoever publishes decides what is worth looking at.
+        Source::Mqtt(_) => Policy::Every,
+        Source::Pipe(options) if options.once => Policy::Every,
+        Source::Video(VideoOptions { input: VideoInput::File { real_time: false, .. }, .. }) => Policy::Every,
         _ => Policy::Newest,
     }
 }
@@ -326,7 +341,7 @@ impl Session {
             None => prepared.config.rules.clone(),
         };
         let tags = Tags::new(labels, rules);
-        let Prepared { config, bundle, vision, decider, camera, retask, locator, .. } = prepared;
+        let Prepared { config, bundle, vision, decider, camera, credentials, retask, locator } = prepared;
         let telemetry = locator.telemetry().cloned();
         let listener = telemetry.clone().map(Listener::start).transpose().map_err(DaemonError::Thread)?;
         let commands = retask.map(|retask| Commands::new(&config, &bundle, decider.pack().clone(), retask));
@@ -344,8 +359,8 @@ impl Session {
             reporter: Arc::clone(&reporter),
             locator,
         };
-        let source = config.camera.source;
-        let open: Open = Box::new(move || open_camera(&source));
+        let (source, mqtt) = (config.camera.source, config.mqtt);
+        let open: Open = Box::new(move || open_camera(&source, &mqtt, &credentials));
         let threads = vec![
             spawn("camera", {
                 let shared = Arc::clone(&shared);

@@ -4,7 +4,7 @@ use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 
 use crate::camera::Picture;
-use crate::vision::{DecodeError, Limits, decode_for};
+use crate::vision::{DecodeError, Limits, pixels};
 
 /// Many clients refuse packets over 10 KiB.
 const LARGEST: usize = 9 << 10;
@@ -13,18 +13,11 @@ const FORMS: [(u32, u8); 5] = [(320, 70), (320, 45), (240, 45), (160, 40), (96, 
 
 /// A JPEG of at most 9 KiB.
 pub(super) fn thumbnail(picture: &Picture, limits: &Limits) -> Result<Vec<u8>, DecodeError> {
-    let decoded;
-    let image = match picture {
-        Picture::Rgb(image) => image,
-        Picture::Encoded(bytes) => {
-            decoded = decode_for(bytes, limits, Some(FORMS[0].0))?;
-            &*decoded.image
-        }
-    };
+    let decoded = pixels(picture, limits, |_| Some(FORMS[0].0))?;
     let mut jpeg = Vec::new();
     for (side, quality) in FORMS {
         jpeg.clear();
-        let small = shrink(image, side);
+        let small = shrink(&decoded.image, side);
         JpegEncoder::new_with_quality(&mut jpeg, quality).encode_image(&small)?;
         if jpeg.len() <= LARGEST {
             break;

@@ -143,7 +143,7 @@ impl Locator {
 fn own(frame: &Frame) -> Option<Position> {
     match &frame.picture {
         Picture::Encoded(bytes) => exif::position(bytes),
-        Picture::Rgb(_) => None,
+        Picture::Rgb(_) | Picture::Raw(_) => None,
     }
 }
 

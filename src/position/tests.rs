@@ -18,6 +18,7 @@ fn frame(ago: jiff::SignedDuration) -> Frame {
         name: "a".to_owned(),
         captured_at: Timestamp::now() - ago,
         arrived: Instant::now(),
+        receipt: None,
     }
 }
 
@@ -82,11 +83,12 @@ fn subtitles_count_from_the_first_frame() {
     let entry = |second: u32| format!("{second}\n00:00:0{second},000 -->\n[latitude: {second}.5] [longitude: 2.5]\n\n");
     std::fs::write(&srt, (0..8).map(entry).collect::<String>()).unwrap();
     let mut locator = Locator::new(PositionOptions { mavlink: None, srt: Some(srt), ..options(false) }).unwrap();
-    let first = frame(jiff::SignedDuration::ZERO);
-    assert!(locator.admit(&first));
-    assert_eq!(locator.locate(&first).unwrap().latitude, 0.5);
-    let later = Frame { arrived: first.arrived + 4 * SECOND, ..first.clone() };
-    let position = locator.locate(&later).unwrap();
+    let mut frame = frame(jiff::SignedDuration::ZERO);
+    assert!(locator.admit(&frame));
+    assert_eq!(locator.locate(&frame).unwrap().latitude, 0.5);
+    frame.arrived += 4 * SECOND;
+    let position = locator.locate(&frame).unwrap();
     assert_eq!((position.latitude, position.source, position.age), (4.5, Source::Srt, Some(Duration::ZERO)));
-    assert_eq!(locator.locate(&Frame { arrived: first.arrived + 10 * SECOND, ..first }), None, "the video is over");
+    frame.arrived += 6 * SECOND;
+    assert_eq!(locator.locate(&frame), None, "the video is over");
 }

@@ -136,7 +136,7 @@ fn draw(seed: u64) -> Result<(Picture, String), GoldenError> {
                 let sha256 = hex::encode(Sha256::digest(image.as_raw()));
                 Ok((Picture::Rgb(image), sha256))
             }
-            Picture::Encoded(_) => Err(GoldenError::Pixels { seed }),
+            Picture::Encoded(_) | Picture::Raw(_) => Err(GoldenError::Pixels { seed }),
         },
         _ => Err(GoldenError::Pixels { seed }),
     }

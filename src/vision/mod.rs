@@ -11,7 +11,6 @@ mod preprocess;
 mod similar;
 mod tiles;
 
-use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use image::RgbImage;
@@ -19,8 +18,7 @@ use image::RgbImage;
 use crate::bundle::{Bundle, BundleError, IMAGE_ONNX};
 use crate::camera::Picture;
 
-use decode::decode_with;
-pub use decode::{DecodeError, Decoded, Limits, decode, decode_for};
+pub use decode::{DecodeError, Decoded, Limits, decode, decode_for, pixels};
 pub use encoder::{Encoder, EncoderError, EncoderOptions, InputSpec};
 pub use preprocess::{PreprocessError, Preprocessor};
 pub use similar::{Similar, SimilarOptions};
@@ -86,7 +84,7 @@ impl View {
 /// Time spent on one frame, by stage.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timings {
-    /// Bytes to upright pixels; zero for a frame that came as pixels.
+    /// Bytes to upright pixels; next to nothing for a frame that came as such.
     pub decode: Duration,
     /// Pixels to the model's square.
     pub resize: Duration,
@@ -144,13 +142,8 @@ impl Vision {
     pub fn look(&mut self, picture: &Picture, tiling: Option<&Tiling>) -> Result<View, VisionError> {
         let started = Instant::now();
         let size = self.preprocessor.size();
-        let decoded = match picture {
-            Picture::Rgb(image) => Decoded::whole(Cow::Borrowed(image)),
-            Picture::Encoded(bytes) => {
-                let needed = |frame| Some(tiling.map_or(size, |tiling| tiling.least_side(frame, size)));
-                decode_with(bytes, &self.limits, needed)?
-            }
-        };
+        let needed = |frame| Some(tiling.map_or(size, |tiling| tiling.least_side(frame, size)));
+        let decoded = pixels(picture, &self.limits, needed)?;
         let decode = started.elapsed();
         let mut squares = self.preprocessor.square(&decoded)?.into_raw();
         let mut areas = vec![Area::centre(decoded.full)];

@@ -262,6 +262,18 @@ impl Daemon {
         Self { child: run(&config, &folder.path().join("log"), variables), folder: Arc::new(folder), config }
     }
 
+    /// `remoteclipd run` with a whole configuration, in which `{state}` is a folder of the test's own.
+    pub fn start_whole(config: &str, variables: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("remoteclipd.toml");
+        std::fs::write(&path, config.replace("{state}", folder.path().join("state").to_str().unwrap())).unwrap();
+        Self { child: run(&path, &folder.path().join("log"), variables), folder: Arc::new(folder), config: path }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A new process with the configuration and the state of one that has ended.
     pub fn start_again(ended: &Self) -> Self {
         let child = run(&ended.config, &ended.folder.path().join("log"), &[]);

@@ -10,8 +10,12 @@ const SURELY: Duration = Duration::from_secs(20);
 /// How long a test waits for what must not come.
 const BRIEFLY: Duration = Duration::from_millis(50);
 
+fn options(folder: &Path, once: bool) -> FolderOptions {
+    FolderOptions { path: folder.to_path_buf(), once, journal: None, poll: None, max_bytes: LIMIT }
+}
+
 fn open(folder: &Path, once: bool) -> Result<Folder, CameraError> {
-    Folder::open(FolderOptions { path: folder.to_path_buf(), once, max_bytes: LIMIT })
+    Folder::open(options(folder, once))
 }
 
 fn watch(folder: &TempDir) -> Folder {
@@ -216,4 +220,93 @@ fn what_the_kernel_s_queue_lost_is_found_by_listing() {
     fs::write(folder.path().join("lost.jpg"), "lost").unwrap();
     assert_eq!(name(&mut camera, SURELY).as_deref(), Some("lost.jpg"));
     assert_eq!(name(&mut camera, BRIEFLY), None);
+}
+
+/// A folder that remembers in `state`.
+fn resumed(folder: &TempDir, state: &TempDir, once: bool) -> Folder {
+    Folder::open(FolderOptions { journal: Some(state.path().join("folder")), ..options(folder.path(), once) }).unwrap()
+}
+
+/// The next frame's name, settled or not.
+fn handle(camera: &mut Folder, settle: bool) -> Option<String> {
+    match camera.next(SURELY).unwrap() {
+        Next::Frame(frame) => {
+            if settle {
+                frame.receipt.unwrap().settle();
+            }
+            Some(frame.name)
+        }
+        Next::Idle | Next::End => None,
+    }
+}
+
+#[test]
+fn what_was_done_is_remembered_under_any_name_and_what_was_not_comes_again() {
+    for once in [true, false] {
+        let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for name in ["a.jpg", "b.jpg", "c.jpg"] {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        let mut camera = resumed(&folder, &state, once);
+        assert_eq!(handle(&mut camera, true).as_deref(), Some("a.jpg"));
+        assert_eq!(handle(&mut camera, false).as_deref(), Some("b.jpg"));
+        drop(camera); // killed with b in hand
+        fs::rename(folder.path().join("a.jpg"), folder.path().join("renamed.jpg")).unwrap();
+        fs::write(folder.path().join("while-away.jpg"), "new").unwrap();
+        let mut camera = resumed(&folder, &state, once);
+        for name in ["b.jpg", "c.jpg", "while-away.jpg"] {
+            assert_eq!(handle(&mut camera, true).as_deref(), Some(name), "once = {once}");
+        }
+        drop(camera);
+        fs::write(folder.path().join("c.jpg"), "another content").unwrap();
+        let mut camera = resumed(&folder, &state, once);
+        assert_eq!(handle(&mut camera, true).as_deref(), Some("c.jpg"));
+        match camera.next(BRIEFLY).unwrap() {
+            Next::End => assert!(once),
+            Next::Idle => assert!(!once),
+            Next::Frame(frame) => panic!("{} comes again", frame.name),
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_not_tried_again_after_a_restart() {
+    let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(folder.path().join("big.jpg"), vec![0; LIMIT as usize + 1]).unwrap();
+    assert!(matches!(resumed(&folder, &state, true).next(SURELY), Err(CameraError::Frame { .. })));
+    assert!(matches!(resumed(&folder, &state, true).next(SURELY), Ok(Next::End)));
+}
+
+#[test]
+fn a_folder_that_is_listed_finds_what_no_event_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let poll = Some(Duration::from_millis(10));
+    let mut camera = Folder::open(FolderOptions { poll, ..options(folder.path(), false) }).unwrap();
+    assert_eq!(name(&mut camera, BRIEFLY), None);
+    // A link made under a picture's name is neither closed nor moved, like a file that another host has written.
+    let elsewhere = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
+    fs::hard_link(elsewhere.path(), folder.path().join("linked.jpg")).unwrap();
+    assert_eq!(name(&mut camera, SURELY).as_deref(), Some("linked.jpg"));
+    assert_eq!(name(&mut camera, BRIEFLY), None);
+}
+
+#[test]
+fn a_hundred_thousand_files_come_once_each() {
+    const FILES: usize = 100_000;
+    let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let name = |number: usize| format!("{number:06}.jpg");
+    for number in 0..FILES {
+        File::create(folder.path().join(name(number))).unwrap();
+    }
+    let mut camera = resumed(&folder, &state, true);
+    for number in 0..FILES / 2 {
+        assert_eq!(handle(&mut camera, true), Some(name(number)));
+    }
+    let mut camera = resumed(&folder, &state, false);
+    for number in FILES / 2..FILES {
+        assert_eq!(handle(&mut camera, true), Some(name(number)));
+    }
+    assert!(fs::metadata(state.path().join("folder")).unwrap().len() < 100 * FILES as u64);
+    File::create(folder.path().join("last.jpg")).unwrap();
+    assert_eq!(handle(&mut camera, true).as_deref(), Some("last.jpg"));
 }

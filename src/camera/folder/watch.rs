@@ -1,7 +1,8 @@
 //! What arrives in a folder, by inotify.
 //!
 //! The kernel's queue of events is read only when everything before it has been handed over, so that a burst waits in the
-//! kernel. When that queue overflows, and once at the start, the folder is listed and compared with what is remembered.
+//! kernel. When that queue overflows, once at the start, and as often as asked for, the folder is listed and compared with
+//! what is remembered.
 //! A file found by listing may still be written to; it counts as arrived when two listings in a row show it the same.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -14,7 +15,7 @@ use inotify::{Event, EventMask, Inotify, WatchMask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::{CameraError, Stamp, is_picture, list, unusable};
+use super::{CameraError, Journal, Stamp, is_picture, list, unusable};
 
 /// Time between two listings that must agree on a file.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -34,12 +35,19 @@ pub(super) struct Watch {
     // Found by listing and perhaps still being written.
     unsettled: HashMap<OsString, Stamp>,
     list_at: Option<Instant>,
+    poll: Option<Duration>,
+    journal: Option<Journal>,
     moved: Option<(u32, OsString)>,
 }
 
 impl Watch {
-    /// Watches a folder in which `there` has been seen.
-    pub(super) fn new(path: &Path, there: Vec<(OsString, Stamp)>) -> Result<Self, CameraError> {
+    /// Watches a folder in which `there` has been seen; `journal` is told what is gone from it.
+    pub(super) fn new(
+        path: &Path,
+        there: Vec<(OsString, Stamp)>,
+        poll: Option<Duration>,
+        journal: Option<Journal>,
+    ) -> Result<Self, CameraError> {
         let inotify = start(path).map_err(|error| unwatchable(path, &error))?;
         Ok(Self {
             path: path.to_path_buf(),
@@ -50,6 +58,8 @@ impl Watch {
             unsettled: HashMap::new(),
             // What was closed between the caller's listing and the start of the watch.
             list_at: Some(Instant::now()),
+            poll,
+            journal,
             moved: None,
         })
     }
@@ -136,7 +146,8 @@ impl Watch {
         let same = unseen.extract_if(|name, stamp| self.unsettled.get(name) == Some(stamp));
         let mut settled: Vec<OsString> = same.map(|(name, _)| name).collect();
         settled.sort_unstable();
-        self.list_at = (!unseen.is_empty()).then(|| Instant::now() + SETTLE);
+        let again = if unseen.is_empty() { self.poll } else { Some(SETTLE) };
+        self.list_at = again.map(|wait| Instant::now() + wait);
         self.unsettled = unseen;
         Ok(settled)
     }
@@ -146,6 +157,9 @@ impl Watch {
         let names: HashSet<&OsString> = there.iter().map(|(name, _)| name).collect();
         self.seen.retain(|name, _| names.contains(name));
         self.forget_at = (2 * self.seen.len()).max(MEMORY);
+        if let Some(journal) = &self.journal {
+            journal.tidy(&there.iter().map(|(_, stamp)| *stamp).collect::<Vec<_>>());
+        }
     }
 
     fn list(&self) -> Result<Vec<(OsString, Stamp)>, CameraError> {
@@ -205,7 +219,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("between.jpg");
         fs::write(&path, "half").unwrap();
-        let mut watch = Watch::new(folder.path(), Vec::new()).unwrap();
+        let mut watch = Watch::new(folder.path(), Vec::new(), None, None).unwrap();
         assert!(watch.arrivals(Duration::ZERO).unwrap().is_empty(), "it may still be written");
         let began = Instant::now();
         assert_eq!(first(&mut watch), ["between.jpg"]);
@@ -216,9 +230,9 @@ mod tests {
     fn names_that_no_longer_exist_are_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("kept.jpg"), "kept").unwrap();
-        let mut watch = Watch::new(folder.path(), list(folder.path()).unwrap()).unwrap();
+        let mut watch = Watch::new(folder.path(), list(folder.path()).unwrap(), None, None).unwrap();
         assert!(watch.arrivals(Duration::ZERO).unwrap().is_empty());
-        let stamp = Stamp { modified: None, bytes: 0 };
+        let stamp = Stamp { inode: 0, modified: None, bytes: 0 };
         for number in 0..=MEMORY {
             assert!(watch.remember(OsStr::new(&format!("gone-{number}.jpg")), stamp));
         }

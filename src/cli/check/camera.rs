@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use crate::camera::Picture;
 use crate::daemon::{Photograph, Prepared};
+use crate::vision::{Limits, pixels};
 
 /// How long the camera may take for its first frame.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -42,9 +43,10 @@ fn write(Photograph { frame, view }: &Photograph, out: &Path) -> anyhow::Result<
             std::fs::write(&path, bytes).with_context(|| cannot(&path))?;
             path
         }
-        Picture::Rgb(image) => {
+        picture @ (Picture::Rgb(_) | Picture::Raw(_)) => {
             let path = out.join("frame.png");
-            image.save(&path).with_context(|| cannot(&path))?;
+            let decoded = pixels(picture, &Limits::default(), |_| None)?;
+            decoded.image.save(&path).with_context(|| cannot(&path))?;
             path
         }
     };

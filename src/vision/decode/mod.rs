@@ -1,12 +1,16 @@
-//! Bytes → upright 8-bit RGB. JPEG, PNG and TIFF, told apart by their first bytes, never by a name.
+//! Bytes → upright 8-bit RGB. JPEG, PNG and TIFF, told apart by their first bytes, never by a name; raw video by its format.
 
+mod raw;
 mod reduced;
+mod tables;
 
 use std::borrow::Cow;
 use std::io::Cursor;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
+
+use crate::camera::Picture;
 
 /// What a picture may cost. Checked against its header, before its pixels are decoded.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +78,35 @@ impl<'a> Decoded<'a> {
     }
 }
 
+/// The pixels of a frame, whatever form it came in. `size` is told the upright picture's width and height and answers as for
+/// [`decode_for`].
+///
+/// # Errors
+/// As [`decode`], and [`DecodeError::RawSize`].
+pub fn pixels<'a>(
+    picture: &'a Picture,
+    limits: &Limits,
+    size: impl FnOnce((u32, u32)) -> Option<u32>,
+) -> Result<Decoded<'a>, DecodeError> {
+    match picture {
+        Picture::Rgb(image) => Ok(Decoded::whole(Cow::Borrowed(image))),
+        Picture::Encoded(bytes) => decode_with(bytes, limits, size),
+        Picture::Raw(video) => {
+            let (width, height) = (video.format.width, video.format.height);
+            if u64::from(width) * u64::from(height) > limits.pixels {
+                return Err(DecodeError::TooManyPixels { width, height, limit: limits.pixels });
+            }
+            let image = raw::rgb(video).ok_or(DecodeError::RawSize {
+                bytes: video.bytes.len(),
+                width,
+                height,
+                expected: video.format.bytes(),
+            })?;
+            Ok(Decoded::whole(Cow::Owned(image)))
+        }
+    }
+}
+
 /// Decodes a picture, turns it upright by its EXIF orientation and drops alpha, as Pillow's `convert("RGB")` does.
 ///
 /// # Errors
@@ -92,11 +125,7 @@ pub fn decode_for(bytes: &[u8], limits: &Limits, size: Option<u32>) -> Result<De
     decode_with(bytes, limits, |_| size)
 }
 
-/// [`decode_for`] for one whose need depends on the picture's width and height, upright.
-///
-/// # Errors
-/// As [`decode`].
-pub(super) fn decode_with(
+fn decode_with(
     bytes: &[u8],
     limits: &Limits,
     size: impl FnOnce((u32, u32)) -> Option<u32>,
@@ -108,7 +137,8 @@ pub(super) fn decode_with(
     if !matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::Tiff) {
         return Err(DecodeError::Format);
     }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let bytes = if format == ImageFormat::Jpeg { tables::complete(bytes) } else { Cow::Borrowed(bytes) };
+    let mut reader = ImageReader::with_format(Cursor::new(&*bytes), format);
     let mut reader_limits = image::Limits::default();
     reader_limits.max_alloc = Some(limits.memory);
     reader.limits(reader_limits);
@@ -120,7 +150,7 @@ pub(super) fn decode_with(
     let orientation = decoder.orientation()?;
     let upright = if swaps(orientation) { (height, width) } else { (width, height) };
     let reduced = match (size(upright), format) {
-        (Some(size), ImageFormat::Jpeg) => reduced::decode(bytes, (width, height), size.saturating_mul(2)),
+        (Some(size), ImageFormat::Jpeg) => reduced::decode(&bytes, (width, height), size.saturating_mul(2)),
         _ => None,
     };
     let stored = match reduced {
@@ -159,6 +189,18 @@ pub enum DecodeError {
         /// The limit.
         limit: u64,
     },
+    /// A raw frame without the bytes of its size.
+    #[error("raw frame of {bytes} bytes; {width} x {height} pixels take {expected}")]
+    RawSize {
+        /// Bytes there are.
+        bytes: usize,
+        /// Width stated.
+        width: u32,
+        /// Height stated.
+        height: u32,
+        /// Bytes there should be.
+        expected: u64,
+    },
     /// Not a format we take.
     #[error("not a JPEG, PNG or TIFF picture; convert it to one")]
     Format,
@@ -173,6 +215,7 @@ impl DecodeError {
         match self {
             Self::TooManyBytes { .. } => "too_many_bytes",
             Self::TooManyPixels { .. } => "too_many_pixels",
+            Self::RawSize { .. } => "wrong_raw_size",
             Self::Format => "unknown_format",
             Self::Broken(ImageError::Limits(_)) => "over_memory_limit",
             Self::Broken(_) => "broken_picture",
@@ -225,6 +268,24 @@ mod tests {
         }
         let grey = DynamicImage::ImageLuma8(DynamicImage::ImageRgb8(picture()).to_luma8());
         assert_eq!(decode(&encoded(&grey, ImageFormat::Jpeg), &Limits::default()).unwrap().dimensions(), (40, 20));
+    }
+
+    #[test]
+    fn a_motion_jpeg_without_huffman_tables_has_the_standard_ones() {
+        let whole = encoded(
+            &DynamicImage::ImageRgb8(RgbImage::from_fn(640, 480, |x, y| Rgb([x as u8, y as u8, 90]))),
+            ImageFormat::Jpeg,
+        );
+        let mut without = whole.clone();
+        while let Some(at) = without.windows(2).position(|pair| pair == [0xFF, 0xC4]) {
+            let length = usize::from(u16::from_be_bytes([without[at + 2], without[at + 3]]));
+            without.drain(at..at + 2 + length);
+        }
+        assert!(without.len() < whole.len() - 400);
+        for size in [None, Some(64)] {
+            let [ours, theirs] = [&without, &whole].map(|bytes| decode_for(bytes, &Limits::default(), size).unwrap());
+            assert!(ours.image == theirs.image, "{size:?}");
+        }
     }
 
     #[test]
