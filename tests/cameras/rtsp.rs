@@ -9,12 +9,13 @@ use super::support::{free_port, have, skip};
 /// A camera at `rtsp://127.0.0.1:PORT/main.264` that films a test picture.
 const SERVER: &str = r#"
 import sys, gi
+gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer
 Gst.init(None)
 server = GstRtspServer.RTSPServer(address="127.0.0.1", service=sys.argv[1])
 factory = GstRtspServer.RTSPMediaFactory(shared=True)
-factory.set_launch("( videotestsrc is-live=true ! video/x-raw,width=640,height=480,framerate=15/1 ! jpegenc ! rtpjpegpay name=pay0 )")
+factory.set_launch("( videotestsrc is-live=true ! video/x-raw,format=I420,width=640,height=480,framerate=15/1 ! jpegenc ! rtpjpegpay name=pay0 )")
 server.get_mount_points().add_factory("/main.264", factory)
 server.attach(None)
 print("ready", flush=True)

@@ -14,8 +14,8 @@ use super::support::{Broker, Daemon, PATIENCE, Subscriber, wait_for};
 
 const WORKERS: usize = 4;
 const FRAMES: usize = 200;
-/// What the broker sends a worker ahead.
-const AHEAD: usize = remoteclipd::camera::AHEAD as usize;
+/// What the broker sends a worker ahead at most: mosquitto's `max_inflight_messages`.
+const AHEAD: usize = 20;
 /// All frames may have to wait for the worker that is away.
 const QUEUE: &str = "max_queued_messages 0\n";
 
@@ -69,7 +69,7 @@ impl Results {
 fn every_frame_has_a_result_and_only_what_the_killed_worker_held_may_have_two() {
     let Some(broker) = Broker::start(QUEUE) else { return };
     let mut subscriber = Subscriber::new(broker.port);
-    let mut workers: Vec<Daemon> = (0..WORKERS).map(|index| worker(&broker, index)).collect();
+    let workers: Vec<Daemon> = (0..WORKERS).map(|index| worker(&broker, index)).collect();
     workers.iter().for_each(subscribed);
     let port = broker.port;
     let publisher = std::thread::spawn(move || publish(port, 0..FRAMES));

@@ -64,11 +64,6 @@ impl Ledger {
         }
         ours
     }
-
-    /// A frame could not be handed on: it is as if it had not come.
-    pub fn forget(&mut self, packet: u16) {
-        self.held.remove(&packet);
-    }
 }
 
 #[cfg(test)]
@@ -116,8 +111,6 @@ mod tests {
     fn a_worker_that_starts_into_its_old_session_takes_what_comes_again() {
         let mut ledger = Ledger::default();
         ledger.connected(true);
-        assert_eq!(ledger.arrived(7, true), Verdict::Take);
-        ledger.forget(7);
         assert_eq!(ledger.arrived(7, true), Verdict::Take);
     }
 }

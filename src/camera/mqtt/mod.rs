@@ -3,13 +3,13 @@
 //!
 //! Promise: a frame published with QoS 1 is acknowledged when its [`Receipt`] is settled, and not before: a worker that is
 //! killed gets it again when it comes back (at least once). The session outlives a lost connection, by the broker for
-//! `camera.mqtt.session_s` and here in [`ledger`], so a worker that lives takes no frame twice. At most [`AHEAD`] frames are
-//! in memory.
+//! `camera.mqtt.session_s` and here in [`ledger`], so a worker that lives takes no frame twice. The broker is asked to
+//! send at most [`AHEAD`] frames ahead; one that sends more (mosquitto up to its `max_inflight_messages`) is borne with.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -83,6 +83,8 @@ struct Delivered {
 struct Shared {
     stopping: AtomicBool,
     wake: Notify,
+    /// Frames on their way from the thread to the source.
+    waiting: AtomicUsize,
     /// Frames without acknowledgement for which there was no room.
     lost: AtomicU64,
 }
@@ -105,7 +107,7 @@ impl Mqtt {
     }
 
     fn start(&self) -> std::io::Result<Running> {
-        let (sender, frames) = sync_channel(usize::from(AHEAD));
+        let (sender, frames) = channel();
         let (settled, settlements) = unbounded_channel();
         let shared = Arc::new(Shared::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -135,7 +137,10 @@ impl Camera for Mqtt {
             return Err(CameraError::Frame { name: self.topic.topic.clone(), reason });
         }
         match running.frames.recv_timeout(patience) {
-            Ok(Ok(delivered)) => Ok(Next::Frame(Box::new(running.frame(delivered)))),
+            Ok(Ok(delivered)) => {
+                running.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+                Ok(Next::Frame(Box::new(running.frame(delivered))))
+            }
             Ok(Err(reason)) => Err(self.lost(reason)),
             Err(RecvTimeoutError::Timeout) => Ok(Next::Idle),
             Err(RecvTimeoutError::Disconnected) => {

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
@@ -23,7 +23,7 @@ const GOODBYE: Duration = Duration::from_millis(200);
 pub(super) struct Subscriber {
     pub broker: MqttOptions,
     pub filter: String,
-    pub frames: SyncSender<Result<Delivered, String>>,
+    pub frames: Sender<Result<Delivered, String>>,
     pub settlements: UnboundedReceiver<Delivery>,
     pub shared: Arc<Shared>,
     pub ledger: Ledger,
@@ -104,7 +104,7 @@ impl Subscriber {
                 if !ack.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_))) =>
             {
                 let reason = format!("the broker refuses the subscription ({:?}): check its ACL", ack.return_codes);
-                let _ = self.frames.try_send(Err(reason));
+                let _ = self.frames.send(Err(reason));
             }
             Packet::Publish(publish) => self.received(client, publish),
             _ => {}
@@ -124,16 +124,15 @@ impl Subscriber {
                 Verdict::Acknowledge => return acknowledge(client, packet),
             }
         }
-        match self.frames.try_send(Ok(Delivered { publish, session: self.ledger.session() })) {
-            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-            Err(TrySendError::Full(_)) if packet == 0 => {
-                self.shared.lost.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(TrySendError::Full(_)) => {
-                log::error!("mqtt camera: the broker sends more frames than were asked for; one must be sent again");
-                self.ledger.forget(packet);
-            }
+        let waiting = self.shared.waiting.load(Ordering::Relaxed);
+        if packet == 0 && waiting >= usize::from(AHEAD) {
+            // Nothing but us bounds frames without acknowledgement.
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+            return;
         }
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        // Who is gone gets it again.
+        let _ = self.frames.send(Ok(Delivered { publish, session: self.ledger.session() }));
     }
 
     fn settle(&mut self, client: &AsyncClient, delivery: Delivery) {
