@@ -92,7 +92,10 @@ fn photos_are_where_python_reads_that_they_were_taken() {
     assert_eq!(read.len(), 6);
 
     let mut subscriber = Subscriber::new(broker.port);
-    let camera = format!("[camera.folder]\npath = {:?}\nonce = true\n[tags]\nconsensus = [1, 1]\n", frames.path());
+    let camera = format!(
+        "[camera]\nhorizontal_fov_deg = 73.7\n[camera.folder]\npath = {:?}\nonce = true\n[tags]\nconsensus = [1, 1]\n",
+        frames.path()
+    );
     let mut daemon = Daemon::start(broker.port, &camera);
     for (name, wanted) in names.iter().zip(&read) {
         let result = subscriber.on("/nadir/result").payload;
@@ -116,7 +119,23 @@ fn photos_are_where_python_reads_that_they_were_taken() {
     let event = subscriber.on("/nadir/event").payload;
     let at = names.iter().position(|name| event["frame"] == name.file_name().unwrap().to_str().unwrap()).unwrap();
     assert!(close(&event["position"]["coordinates"][0], &read[at]["coordinates"][0], 1e-7), "{event}");
+    shows_the_ground_below(&event, &read[at]);
     assert!(daemon.wait());
+}
+
+/// Taken straight down: the model's square, 2250 of 4000 pixels wide, lies about the place where the photo was taken.
+fn shows_the_ground_below(event: &Value, photo: &Value) {
+    let ring: Vec<[f64; 2]> = serde_json::from_value(event["ground"]["coordinates"][0].clone()).unwrap();
+    assert_eq!((ring.len(), ring[0]), (5, ring[4]), "{event}");
+    let (longitude, latitude): (f64, f64) =
+        (photo["coordinates"][0].as_f64().unwrap(), photo["coordinates"][1].as_f64().unwrap());
+    let metres =
+        |[x, y]: [f64; 2]| [(x - longitude) * 111_320.0 * latitude.to_radians().cos(), (y - latitude) * 111_200.0];
+    let corners: Vec<[f64; 2]> = ring[..4].iter().map(|corner| metres(*corner)).collect();
+    let middle = [0, 1].map(|axis| corners.iter().map(|corner| corner[axis]).sum::<f64>() / 4.0);
+    let side = photo["height_m"].as_f64().unwrap() * 2.0 * (73.7f64 / 2.0).to_radians().tan() * 2250.0 / 4000.0;
+    let edge = (corners[0][0] - corners[1][0]).hypot(corners[0][1] - corners[1][1]);
+    assert!(middle[0].hypot(middle[1]) < 0.05 * side && (edge / side - 1.0).abs() < 0.05, "{middle:?} {edge} {side}");
 }
 
 /// A telemetry log: each packet behind the big-endian microsecond at which it was received.

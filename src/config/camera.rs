@@ -10,6 +10,7 @@ use crate::camera::{
     Address, FolderOptions, HttpOptions, Layout, MqttTopic, PipeOptions, RawFormat, Scene, SimulatedOptions,
     VideoInput, VideoOptions,
 };
+use crate::position::ground::Intrinsics;
 use crate::vision::Limits;
 
 /// A camera's name and source.
@@ -17,6 +18,8 @@ use crate::vision::Limits;
 pub struct CameraConfig {
     /// A topic level.
     pub name: String,
+    /// Its lens, where it is known.
+    pub lens: Option<Intrinsics>,
     /// Where its frames come from.
     pub source: Source,
 }
@@ -40,6 +43,7 @@ pub enum Source {
 
 pub(super) fn camera(raw: RawCamera, limits: &Limits, state: &Path) -> Result<CameraConfig, String> {
     let name = topic_level("camera.name", &raw.name)?;
+    let lens = raw.horizontal_fov_deg.map(lens).transpose()?;
     let limits = FrameLimits { bytes: limits.bytes, pixels: limits.pixels };
     let folder = raw.folder.map(|raw| folder(raw, limits, state).map(Source::Folder));
     let simulated = raw.simulated.map(|raw| simulated(raw).map(Source::Simulated));
@@ -58,12 +62,19 @@ pub(super) fn camera(raw: RawCamera, limits: &Limits, state: &Path) -> Result<Ca
     let names = tables.each_ref().map(|(name, _)| format!("[camera.{name}]")).join(", ");
     let mut sources = tables.into_iter().filter_map(|(name, source)| Some((name, source?)));
     match (sources.next(), sources.next()) {
-        (Some((_, source)), None) => Ok(CameraConfig { name, source: source? }),
+        (Some((_, source)), None) => Ok(CameraConfig { name, lens, source: source? }),
         (Some((one, _)), Some((other, _))) => {
             Err(format!("camera.{one} and camera.{other} exclude each other; keep one"))
         }
         (None, _) => Err(format!("the camera has no source; add one of {names}")),
     }
+}
+
+fn lens(horizontal_fov: f64) -> Result<Intrinsics, String> {
+    if !(1.0..=170.0).contains(&horizontal_fov) {
+        return Err(format!("camera.horizontal_fov_deg = {horizontal_fov} must be between 1 and 170 degrees"));
+    }
+    Ok(Intrinsics { horizontal_fov })
 }
 
 fn folder(raw: RawFolder, limits: FrameLimits, state: &Path) -> Result<FolderOptions, String> {

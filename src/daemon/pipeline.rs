@@ -120,8 +120,13 @@ fn reopen(shared: &Shared, open: &Open, wait: &mut Duration) -> Option<Box<dyn C
     None
 }
 
-/// The parts of a frame and a vector for each.
-type Embeddings = (Vec<Area>, Vec<Vec<f32>>, Timings);
+/// A frame's width and height, its parts and a vector for each.
+struct Embeddings {
+    size: (u32, u32),
+    areas: Vec<Area>,
+    vectors: Vec<Vec<f32>>,
+    timings: Timings,
+}
 
 /// What the classifying thread owns.
 pub(super) struct Classifier {
@@ -235,7 +240,7 @@ impl Classifier {
             self.photograph(shared, frame);
         }
         let at = frame.arrived.saturating_duration_since(self.started);
-        let (areas, vectors, timings) = match self.embed(frame, at) {
+        let Embeddings { size, areas, vectors, timings } = match self.embed(frame, at) {
             Ok(Some(embedded)) => embedded,
             Ok(None) => return shared.metrics.similar(),
             Err(error) => return fail(shared, cause(&error), &format_args!("frame {}: {error}", frame.name)),
@@ -249,7 +254,8 @@ impl Classifier {
         let parts = self.tiles.map(|_| Parts { areas: &areas, scores: &parts });
         let position = self.locator.locate(frame);
         let position = position.as_ref();
-        let classified = Classified { frame, vector: &vectors[0], scores: &scores, parts, timings, position };
+        let (vector, seen) = (&vectors[0], areas[0]);
+        let classified = Classified { frame, vector, scores: &scores, size, seen, parts, timings, position };
         let (result, embedding) = self.reporter.result(&classified, &self.tags, &self.decider);
         shared.link.publish(result);
         embedding.into_iter().for_each(|embedding| shared.link.publish(embedding));
@@ -269,9 +275,9 @@ impl Classifier {
         if self.similar.as_mut().is_some_and(|similar| similar.skips(at, &view)) {
             return Ok(None);
         }
-        let areas = view.areas.clone();
+        let (size, areas) = (view.frame, view.areas.clone());
         let (vectors, timings) = self.vision.embed_view(view)?;
-        Ok(Some((areas, vectors, timings)))
+        Ok(Some(Embeddings { size, areas, vectors, timings }))
     }
 
     /// A change as the operator's ground station shows it.

@@ -14,11 +14,12 @@ use super::metrics::Reading;
 use super::vitals;
 use crate::camera::Frame;
 use crate::decide::{Change, Decider, Scores, Tags, Transition, carriers};
+use crate::position::ground::{self, Errors, Intrinsics, Pose};
 use crate::position::{Position, TelemetryHealth};
 use crate::publish::{
-    EmbeddingPayload, EventPayload, Head, HealthPayload, Int8Vector, Latency, LinkStats, Message, ModelName,
-    PromptsName, ReplyPayload, ResultPayload, ScorePayload, StatePayload, StatusPayload, TilePayload, TilesPayload,
-    Topics, Urgency, short, to_json,
+    EmbeddingPayload, EventPayload, GroundPayload, Head, HealthPayload, Int8Vector, Latency, LinkStats, Message,
+    ModelName, PromptsName, ReplyPayload, ResultPayload, ScorePayload, StatePayload, StatusPayload, TilePayload,
+    TilesPayload, Topics, Urgency, short, to_json,
 };
 use crate::vision::{Area, Timings};
 
@@ -33,6 +34,8 @@ pub(super) struct Reporter {
     pub top_k: usize,
     /// Whether each result is followed by its embedding.
     pub embeddings: bool,
+    /// The camera's lens, where it is known.
+    pub lens: Option<Intrinsics>,
     /// The board's thermal zones.
     pub thermal: PathBuf,
 }
@@ -43,6 +46,10 @@ pub(super) struct Classified<'a> {
     /// Of the whole frame.
     pub vector: &'a [f32],
     pub scores: &'a Scores,
+    /// Width and height, upright.
+    pub size: (u32, u32),
+    /// What the model saw of the whole frame.
+    pub seen: Area,
     /// The parts of the frame, where it was cut into tiles.
     pub parts: Option<Parts<'a>>,
     pub timings: Timings,
@@ -78,7 +85,7 @@ impl Reporter {
             label: labels[ranked.label].name.clone(),
             score: ranked.score,
         };
-        let Classified { frame, vector, scores, parts, timings, position } = classified;
+        let Classified { frame, vector, scores, parts, timings, position, .. } = classified;
         let said = scores.ranked().into_iter().take(self.top_k).map(|ranked| ranked.label).chain(tags.active());
         let said: BTreeMap<usize, String> = said.map(|label| (label, labels[label].name.clone())).collect();
         let payload = ResultPayload {
@@ -123,24 +130,38 @@ impl Reporter {
             since: head.captured_at,
         };
         let topic = self.topics.label(&label);
+        let carriers = classified.parts.as_ref().map(|parts| match change.transition {
+            Transition::Enter => carriers(parts.scores, change.label),
+            Transition::Exit => Vec::new(),
+        });
+        let best = classified.parts.as_ref().zip(carriers.as_ref().and_then(|carriers| carriers.first()));
         let event = EventPayload {
             head,
             event: change.transition,
             label,
             score: change.score,
             margin: classified.scores.margin(),
-            tiles: classified.parts.as_ref().map(|parts| match change.transition {
-                Transition::Enter => {
-                    carriers(parts.scores, change.label).iter().map(|index| parts.tile(*index)).collect()
-                }
-                Transition::Exit => Vec::new(),
-            }),
+            tiles: classified
+                .parts
+                .as_ref()
+                .zip(carriers.as_ref())
+                .map(|(parts, carriers)| carriers.iter().map(|index| parts.tile(*index)).collect()),
             position: classified.position.map(Into::into),
+            ground: self.ground(classified, best.map_or(classified.seen, |(parts, index)| parts.areas[*index])),
         };
         [
             Message { topic: self.topics.event(), payload: to_json(&event), urgency: Urgency::Event },
             Message { topic, payload: to_json(&state), urgency: Urgency::State },
         ]
+    }
+
+    /// The ground that a part of the frame shows.
+    fn ground(&self, classified: &Classified<'_>, area: Area) -> Option<GroundPayload> {
+        let (lens, position) = (self.lens?, classified.position?);
+        let errors = Errors { place: position.accuracy.unwrap_or(Errors::default().place), ..Errors::default() };
+        let Area { left, top, width, height } = area;
+        let pose = Pose::of(position)?;
+        ground::footprint(&pose, &lens, classified.size, [left, top, width, height], &errors).as_ref().map(Into::into)
     }
 
     /// State of a tag before any event: not active.

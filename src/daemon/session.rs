@@ -21,7 +21,7 @@ use crate::camera::{
 };
 use crate::config::{Config, ConfigError, MqttConfig, Source};
 use crate::decide::{Decider, Tags};
-use crate::position::{Listener, Locator, SrtError, Telemetry};
+use crate::position::{Listener, Locator, Position, SrtError, Telemetry};
 use crate::prompts::pack::{Pack, PackError};
 use crate::publish::spool::Spool;
 use crate::publish::{
@@ -124,7 +124,9 @@ impl Prepared {
             }
         };
         let view = self.vision.look(&frame.picture, self.config.tiles.map(|tiles| tiles.tiling).as_ref())?;
-        Ok(Photograph { frame, view })
+        self.locator.admit(&frame);
+        let position = self.locator.locate(&frame);
+        Ok(Photograph { frame, view, position })
     }
 
     /// The prompt pack that will be used.
@@ -147,6 +149,7 @@ impl Prepared {
             paused: AtomicBool::new(false),
             top_k: self.config.top_k,
             embeddings: self.config.embeddings,
+            lens: self.config.camera.lens,
             thermal: self.config.thermal.clone(),
         }
     }
@@ -158,6 +161,8 @@ pub struct Photograph {
     pub frame: Box<Frame>,
     /// As the model would see it.
     pub view: View,
+    /// Where it was taken, by its own account.
+    pub position: Option<Position>,
 }
 
 /// Why there is no frame to be looked at.

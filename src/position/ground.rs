@@ -8,9 +8,7 @@
 //! distortion and with its axis in the middle of the frame). Metres become degrees by the radii of curvature of the WGS 84
 //! ellipsoid at the camera's latitude.
 
-use serde_json::{Value, json};
-
-use super::Orientation;
+use super::{Orientation, Position};
 
 /// WGS 84: semi-major axis in metres and first eccentricity squared.
 const SEMI_MAJOR: f64 = 6_378_137.0;
@@ -28,19 +26,9 @@ pub struct Intrinsics {
 }
 
 impl Intrinsics {
-    /// From the true focal length and the sensor's width, both in millimetres.
-    pub fn of_lens(focal: f64, sensor_width: f64) -> Self {
-        Self { horizontal_fov: 2.0 * (sensor_width / (2.0 * focal)).atan().to_degrees() }
-    }
-
     /// The focal length in pixels of a frame of this width.
     fn focal(&self, width: f64) -> f64 {
         width / 2.0 / (self.horizontal_fov.to_radians() / 2.0).tan()
-    }
-
-    /// Metres of ground that a pixel in the middle of a frame spans, looking straight down from `height` metres.
-    pub fn ground_sampling_distance(&self, height: f64, frame_width: u32) -> f64 {
-        height / self.focal(f64::from(frame_width))
     }
 }
 
@@ -55,6 +43,14 @@ pub struct Pose {
     pub height: f64,
     /// How it looked.
     pub camera: Orientation,
+}
+
+impl Pose {
+    /// Of a position that says how high the camera was and how it looked.
+    pub fn of(position: &Position) -> Option<Self> {
+        let (height, camera) = (position.height?, position.camera?);
+        Some(Self { longitude: position.longitude, latitude: position.latitude, height, camera })
+    }
 }
 
 /// How far off a pose may be, one standard deviation each.
@@ -113,15 +109,6 @@ pub fn footprint(
         *corner = spot.degrees(pose);
     }
     Some(Footprint { corners, accuracy })
-}
-
-impl Footprint {
-    /// As an RFC 7946 polygon: longitude before latitude, counter-clockwise, closed, to a centimetre.
-    pub fn geojson(&self) -> Value {
-        let rounded = |degrees: f64| (degrees * 1e7).round() / 1e7;
-        let ring: Vec<_> = self.corners.iter().chain(self.corners.first()).map(|corner| corner.map(rounded)).collect();
-        json!({"type": "Polygon", "coordinates": [ring]})
-    }
 }
 
 /// A point on the ground, in metres north and east of the camera.
@@ -271,23 +258,10 @@ mod tests {
     }
 
     #[test]
-    fn it_is_a_closed_geojson_polygon() {
-        let value = seen(&pose(100.0, 30.0, -80.0), WHOLE).unwrap().geojson();
-        let ring = value["coordinates"][0].as_array().unwrap();
-        assert_eq!((value["type"].as_str(), ring.len(), &ring[0]), (Some("Polygon"), 5, &ring[4]));
-        assert!((ring[0][0].as_f64().unwrap() - 8.5).abs() < 0.01, "longitude comes first");
-    }
-
-    #[test]
     fn past_the_antimeridian_it_stays_in_one_piece() {
         let pose = Pose { longitude: 179.9999, ..pose(100.0, 0.0, -90.0) };
         let corners = seen(&pose, WHOLE).unwrap().corners;
         assert!(corners[2][0] > 180.0 && corners[2][0] - corners[1][0] < 0.01, "{corners:?}");
-    }
-
-    #[test]
-    fn a_lens_is_its_angle() {
-        assert!((Intrinsics::of_lens(8.8, 13.2).horizontal_fov - 73.74).abs() < 0.01); // DJI Phantom 4 Pro: 73.7°
     }
 
     proptest! {
@@ -298,7 +272,7 @@ mod tests {
         ) {
             let pose = Pose { latitude, ..pose(height, yaw, -90.0) };
             let found = area(&metres(&pose, &seen(&pose, [left, top, side, side]).unwrap().corners));
-            let side = f64::from(side) * LENS.ground_sampling_distance(height, FRAME.0);
+            let side = f64::from(side) * height / LENS.focal(f64::from(FRAME.0));
             prop_assert!((found / (side * side) - 1.0).abs() < 0.012, "{} {}", found, side * side);
         }
 

@@ -17,8 +17,8 @@ pub use link::{
     listener,
 };
 pub use payload::{
-    EventPayload, Head, HealthPayload, Latency, LatencySummary, MAX_PAYLOAD, ModelName, PacePayload, PositionPayload,
-    PromptsName, ReplyPayload, ResultPayload, ScorePayload, SpoolPayload, StatePayload, StatusPayload, TilePayload,
-    TilesPayload, short, to_json,
+    EventPayload, GroundPayload, Head, HealthPayload, Latency, LatencySummary, MAX_PAYLOAD, ModelName, PacePayload,
+    PositionPayload, PromptsName, ReplyPayload, ResultPayload, ScorePayload, SpoolPayload, StatePayload, StatusPayload,
+    TilePayload, TilesPayload, short, to_json,
 };
 pub use topics::Topics;

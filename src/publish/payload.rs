@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::decide::Transition;
+use crate::position::ground::Footprint;
 use crate::position::{Orientation, Position, Source, TelemetryHealth};
 use crate::prompts::pack::Pack;
 use crate::publish::spool::{SpoolState, SpoolStats};
@@ -154,6 +155,25 @@ impl From<&Position> for PositionPayload {
     }
 }
 
+/// The ground that the camera saw: an RFC 7946 polygon with how far off it may be beside.
+#[derive(Debug, Clone, Serialize)]
+pub struct GroundPayload {
+    /// `Polygon`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// One ring: longitude before latitude, counter-clockwise, closed, to a centimetre.
+    pub coordinates: [[[f64; 2]; 5]; 1],
+    /// Horizontal standard deviation of the worst corner, in metres.
+    pub accuracy_m: f64,
+}
+
+impl From<&Footprint> for GroundPayload {
+    fn from(Footprint { corners: [a, b, c, d], accuracy }: &Footprint) -> Self {
+        let ring = [a, b, c, d, a].map(|corner| corner.map(|degrees| (degrees * 1e7).round() / 1e7));
+        Self { kind: "Polygon", coordinates: [ring], accuracy_m: (accuracy * 10.0).round() / 10.0 }
+    }
+}
+
 /// One classified frame.
 #[derive(Debug, Clone, Serialize)]
 pub struct ResultPayload {
@@ -199,6 +219,10 @@ pub struct EventPayload {
     pub tiles: Option<Vec<TilePayload>>,
     /// Where the frame was taken, or null when unknown.
     pub position: Option<PositionPayload>,
+    /// The ground that was seen: by the best part that carries an entered tag, else by the frame's part that the model sees;
+    /// absent where lens, height or orientation are unknown, or a corner does not surely look at the ground.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ground: Option<GroundPayload>,
 }
 
 /// Retained state of one tag.
@@ -494,6 +518,7 @@ pub(crate) mod tests {
             margin: 0.75,
             tiles,
             position: None,
+            ground: None,
         }
     }
 
@@ -501,6 +526,12 @@ pub(crate) mod tests {
     fn an_event_looks_like_this() {
         let event = event(None);
         insta::assert_json_snapshot!(event);
+    }
+
+    #[test]
+    fn ground_is_a_closed_polygon_to_a_centimetre() {
+        let corners = [[8.12345678, 47.0], [8.0, 46.9], [8.1, 46.9], [8.2, 47.0]];
+        insta::assert_json_snapshot!(GroundPayload::from(&Footprint { corners, accuracy: 12.345 }));
     }
 
     #[test]

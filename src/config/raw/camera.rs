@@ -12,6 +12,8 @@ pub(in crate::config) struct RawCamera {
     /// Name of the camera in its topics.
     #[serde(default = "camera_name")]
     pub name: String,
+    /// Angle between the frame's left and right edges, in degrees: with it events say which ground they are about.
+    pub horizontal_fov_deg: Option<f64>,
     pub folder: Option<RawFolder>,
     pub simulated: Option<RawSimulated>,
     pub pipe: Option<RawPipe>,
