@@ -90,6 +90,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             #[cfg(feature = "host")]
             Command::Eval(args) => Ok(eval::run(&args)),
+            #[cfg(feature = "host")]
             Command::Watch(args) => watch::run(&args),
             Command::Bench(args) => bench::run(&args),
         }
