@@ -116,7 +116,7 @@ fn connect(mqtt: &MqttConfig) -> anyhow::Result<String> {
     link.stop(will);
     anyhow::ensure!(
         connected,
-        "{}:{} did not accept us within {} s (RUST_LOG=debug tells why)",
+        "{}:{} did not accept us within {} s (the lines above tell why): correct mqtt.host, port, username or tls, or start the broker",
         mqtt.host,
         mqtt.port,
         BROKER_PATIENCE.as_secs()

@@ -4,21 +4,23 @@
 //! Secrets come from files and variables that it names; what it publishes hides passwords within URLs.
 
 mod camera;
+mod pace;
+mod position;
 mod raw;
+mod tiles;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use minisign_verify::PublicKey;
 
-use crate::decide::{Aggregate, LONGEST_MEMORY, Rules, Thresholds};
-use crate::position::{MavlinkOptions, PositionOptions};
-use crate::vision::{Cut, Limits, SimilarOptions, Tiling};
+use crate::decide::{LONGEST_MEMORY, Rules, Thresholds};
+use crate::position::PositionOptions;
+use crate::vision::{Limits, SimilarOptions};
 pub use camera::{CameraConfig, Source};
-use raw::{
-    Positive, RawAggregate, RawCommands, RawConfig, RawMqtt, RawPace, RawPosition, RawSimilar, RawSpool, RawTags,
-    RawTiles, RawTls, RawVision,
-};
+pub use pace::PaceConfig;
+use raw::{Positive, RawCommands, RawConfig, RawMqtt, RawSpool, RawTags, RawTls, RawVision};
+pub use tiles::TilesConfig;
 
 /// Where the daemon looks when it is told nothing else.
 pub const DEFAULT_PATH: &str = "/etc/remoteclipd/remoteclipd.toml";
@@ -26,8 +28,6 @@ pub const DEFAULT_PATH: &str = "/etc/remoteclipd/remoteclipd.toml";
 pub const PASSWORD_VARIABLE: &str = "REMOTECLIPD_MQTT_PASSWORD";
 /// A spool holds two kinds of messages in files of at least 64 KiB.
 const SMALLEST_SPOOL: u64 = 256 << 10;
-/// Of a frame at once; each costs as much as a frame.
-const MOST_TILES: usize = 64;
 /// A few events a minute, and the state beside them.
 const LEAST_BUDGET: u64 = 4096;
 
@@ -74,26 +74,6 @@ pub struct Config {
     pub position: PositionOptions,
     /// The whole file with defaults filled in, as it is published on the `config` topic.
     pub published: serde_json::Value,
-}
-
-/// The parts of each frame to look at.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TilesConfig {
-    /// Where they are.
-    pub tiling: Tiling,
-    /// How their scores become the frame's.
-    pub aggregate: Aggregate,
-}
-
-/// How hard the classifier may work.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PaceConfig {
-    /// Frames a second at most.
-    pub frames_per_second: Option<f64>,
-    /// Share of the time, above 0 and at most 1.
-    pub duty_cycle: f64,
-    /// Degrees Celsius that the hottest thermal zone is not to reach.
-    pub max_temperature: Option<f64>,
 }
 
 /// The broker and how to speak to it.
@@ -241,9 +221,9 @@ impl Config {
             bundle,
             threads,
             limits,
-            tiles: tiles.map(tiles_config).transpose()?,
-            similar: similar.as_ref().map(similar_options).transpose()?,
-            pace: raw.pace.as_ref().map(pace).transpose()?,
+            tiles: tiles.map(tiles::tiles).transpose()?,
+            similar: similar.as_ref().map(tiles::similar).transpose()?,
+            pace: raw.pace.as_ref().map(pace::pace).transpose()?,
             thermal: raw.health.thermal_path,
             pack: raw.prompts.pack,
             top_k: raw.decide.top_k,
@@ -254,72 +234,11 @@ impl Config {
             spool,
             state: raw.state.path,
             commands: commands(raw.commands)?,
-            position: position(raw.position)?,
+            position: position::position(raw.position)?,
             vehicle,
             published,
         })
     }
-}
-
-fn tiles_config(raw: RawTiles) -> Result<TilesConfig, String> {
-    if !(1..=MOST_TILES).contains(&raw.max_tiles) {
-        return Err(format!("vision.tiles.max_tiles = {} must be between 1 and {MOST_TILES}", raw.max_tiles));
-    }
-    if !(0.0..=0.5).contains(&raw.overlap) {
-        return Err(format!("vision.tiles.overlap = {} must be between 0 and 0.5", raw.overlap));
-    }
-    let cut = match (raw.grid, raw.size) {
-        (Some([columns, rows]), None) => {
-            let count = u64::from(columns) * u64::from(rows);
-            if !(2..=raw.max_tiles as u64).contains(&count) {
-                return Err(format!(
-                    "vision.tiles.grid = [{columns}, {rows}] makes {count} tiles; it must be [columns, rows] with 2 to {} (vision.tiles.max_tiles)",
-                    raw.max_tiles
-                ));
-            }
-            Cut::Grid { columns, rows }
-        }
-        (None, Some(size)) if size < 32 => {
-            return Err(format!("vision.tiles.size = {size} must be at least 32 pixels of the frame"));
-        }
-        (None, Some(size)) => Cut::Size(size),
-        _ => return Err("vision.tiles needs either grid = [columns, rows] or size = pixels".to_owned()),
-    };
-    let aggregate = match (raw.aggregate, raw.k) {
-        (RawAggregate::Max, None) => Aggregate::Max,
-        (RawAggregate::Mean, None) => Aggregate::Mean,
-        (RawAggregate::TopK, Some(k)) if k > 0 => Aggregate::TopK(k),
-        (RawAggregate::TopK, _) => {
-            return Err("vision.tiles.k must be at least 1 with aggregate = \"top_k\"".to_owned());
-        }
-        (_, Some(_)) => return Err("vision.tiles.k is for aggregate = \"top_k\" alone; leave it out".to_owned()),
-    };
-    Ok(TilesConfig { tiling: Tiling { cut, overlap: raw.overlap, most: raw.max_tiles }, aggregate })
-}
-
-fn similar_options(raw: &RawSimilar) -> Result<SimilarOptions, String> {
-    if !(raw.threshold > 0.0 && raw.threshold <= 255.0) {
-        return Err(format!("vision.similar.threshold = {} must be above 0 and at most 255 levels", raw.threshold));
-    }
-    let at_most = seconds("vision.similar.at_most_s", raw.at_most_s, 0.1)?;
-    Ok(SimilarOptions { threshold: raw.threshold, at_most })
-}
-
-fn pace(raw: &RawPace) -> Result<PaceConfig, String> {
-    if raw.frames_per_second.is_some_and(|rate| !(0.01..=1000.0).contains(&rate)) {
-        return Err("pace.frames_per_second must be between 0.01 and 1000".to_owned());
-    }
-    if !(0.01..=1.0).contains(&raw.duty_cycle) {
-        return Err(format!("pace.duty_cycle = {} must be between 0.01 and 1", raw.duty_cycle));
-    }
-    if raw.max_temperature_c.is_some_and(|degrees| !(20.0..=150.0).contains(&degrees)) {
-        return Err("pace.max_temperature_c must be between 20 and 150 degrees Celsius".to_owned());
-    }
-    Ok(PaceConfig {
-        frames_per_second: raw.frames_per_second,
-        duty_cycle: raw.duty_cycle,
-        max_temperature: raw.max_temperature_c,
-    })
 }
 
 fn rules(raw: RawTags) -> Result<Rules, String> {
@@ -403,37 +322,6 @@ fn commands(raw: RawCommands) -> Result<Option<CommandsConfig>, String> {
         "commands.public_key is not a minisign public key (the line of minisign.pub that begins with RW)".to_owned()
     })?;
     Ok(raw.enabled.then_some(CommandsConfig { public_key }))
-}
-
-fn position(raw: RawPosition) -> Result<PositionOptions, String> {
-    let endpoint = raw.mavlink.as_deref().map(str::parse).transpose();
-    let endpoint = endpoint.map_err(|reason: String| format!("position.mavlink = {reason}"))?;
-    for (field, set) in [
-        ("only_while_armed", raw.only_while_armed),
-        ("report", raw.report),
-        ("mount_pitch_deg", raw.mount_pitch_deg.is_some()),
-    ] {
-        if set && endpoint.is_none() {
-            return Err(format!("position.{field} needs position.mavlink beside it"));
-        }
-    }
-    if raw.system_id == 0 {
-        return Err("position.system_id = 0 is MAVLink's \"everybody\"; name the vehicle's, 1 to 255".to_owned());
-    }
-    if raw.mount_pitch_deg.is_some_and(|pitch| !(-180.0..=180.0).contains(&pitch)) {
-        return Err("position.mount_pitch_deg must be between -180 and 180 degrees".to_owned());
-    }
-    Ok(PositionOptions {
-        mavlink: endpoint.map(|endpoint| MavlinkOptions {
-            endpoint,
-            system_id: raw.system_id,
-            mount_pitch: raw.mount_pitch_deg,
-            report: raw.report,
-        }),
-        srt: raw.srt,
-        max_age: seconds("position.max_age_s", raw.max_age_s, 0.1)?,
-        only_while_armed: raw.only_while_armed,
-    })
 }
 
 fn spool(raw: &RawSpool, state: &Path) -> Result<SpoolConfig, String> {

@@ -25,9 +25,10 @@ impl Pace {
         Self { config, temperature: None }
     }
 
-    /// The rest after a frame that kept the classifier busy for so long, on a board of this many degrees Celsius.
-    pub fn rest(&mut self, busy: Duration, temperature: Option<f64>) -> Duration {
-        self.temperature = temperature;
+    /// The rest after a frame that kept the classifier busy for so long, on a board of this many degrees Celsius; they are asked
+    /// for only where they have a say.
+    pub fn rest(&mut self, busy: Duration, temperature: impl FnOnce() -> Option<f64>) -> Duration {
+        self.temperature = self.config.max_temperature.and_then(|_| temperature());
         let (busy, factor) = (busy.as_secs_f64(), self.factor());
         let by_rate = self.config.frames_per_second.map_or(0.0, |rate| 1.0 / (rate * factor) - busy);
         let by_share = busy / (self.config.duty_cycle * factor) - busy;
@@ -70,7 +71,7 @@ mod tests {
     fn minute(pace: &mut Pace, busy: Duration, temperature: Option<f64>) -> (f64, f64) {
         let (mut clock, mut frames) = (Duration::ZERO, 0);
         while clock < Duration::from_secs(60) {
-            clock += busy + pace.rest(busy, temperature);
+            clock += busy + pace.rest(busy, || temperature);
             frames += 1;
         }
         (f64::from(frames) / clock.as_secs_f64(), busy.as_secs_f64() * f64::from(frames) / clock.as_secs_f64())
@@ -80,7 +81,7 @@ mod tests {
 
     #[test]
     fn without_limits_there_is_no_rest() {
-        assert_eq!(pace(None, 1.0, None).rest(BUSY, Some(99.0)), Duration::ZERO);
+        assert_eq!(pace(None, 1.0, None).rest(BUSY, || Some(99.0)), Duration::ZERO);
     }
 
     #[test]
@@ -92,7 +93,7 @@ mod tests {
         let (rate, share) = minute(&mut pace(Some(4.0), 0.05, None), BUSY, None);
         assert!((share - 0.05).abs() < 0.01 && rate < 4.0, "{rate} {share}");
         // A model slower than the rate simply goes on.
-        assert_eq!(pace(Some(100.0), 1.0, None).rest(BUSY, None), Duration::ZERO);
+        assert_eq!(pace(Some(100.0), 1.0, None).rest(BUSY, || None), Duration::ZERO);
     }
 
     #[test]
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn a_board_without_a_thermometer_is_told_of() {
         let mut pace = pace(None, 1.0, Some(80.0));
-        assert_eq!(pace.rest(BUSY, None), Duration::ZERO);
+        assert_eq!(pace.rest(BUSY, || None), Duration::ZERO);
         let state = pace.state();
         assert!(state.state == "full" && state.reason.unwrap().contains("no thermal zone"));
     }
@@ -125,7 +126,7 @@ mod tests {
         #[test]
         fn hotter_is_never_faster(busy in 1u64..500, one in 0.0f64..120.0, other in 0.0f64..120.0) {
             let mut pace = pace(Some(5.0), 0.5, Some(85.0));
-            let mut rest = |temperature| pace.rest(Duration::from_millis(busy), Some(temperature));
+            let mut rest = |temperature| pace.rest(Duration::from_millis(busy), || Some(temperature));
             prop_assert!(rest(one.min(other)) <= rest(one.max(other)));
         }
     }

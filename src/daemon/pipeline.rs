@@ -59,11 +59,11 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// The camera's thread sleeps in small steps; false when a stop came.
-    fn sleep(&self, time: Duration) -> bool {
+    /// Sleeps in small steps, feeling the pulse of the thread that does; false when a stop came.
+    fn sleep(&self, time: Duration, alive: impl Fn(&Pulse)) -> bool {
         let mut left = time;
         while !left.is_zero() && !self.stopping() {
-            self.pulse.camera();
+            alive(&self.pulse);
             let step = left.min(PATIENCE);
             thread::sleep(step);
             left -= step;
@@ -110,7 +110,7 @@ pub(super) fn film(shared: &Shared, mut camera: Box<dyn Camera>, open: &Open) {
 
 /// Waits and opens the camera, waiting longer each time: a source may well open and still have no frame to give.
 fn reopen(shared: &Shared, open: &Open, wait: &mut Duration) -> Option<Box<dyn Camera>> {
-    while shared.sleep(*wait) {
+    while shared.sleep(*wait, Pulse::camera) {
         *wait = (*wait * 2).min(LONGEST_WAIT);
         match open() {
             Ok(camera) => return Some(camera),
@@ -165,13 +165,15 @@ impl Classifier {
             }
             match shared.slot.take(PATIENCE) {
                 Ok(Some(frame)) => {
-                    if self.locator.admit(&frame) {
-                        let taken = Instant::now();
+                    let (taken, admitted) = (Instant::now(), self.locator.admit(&frame));
+                    if admitted {
                         self.classify(shared, &frame);
+                    }
+                    // Also when it failed: it would fail again. And before the rest, which may be long.
+                    frame.receipt.into_iter().for_each(Receipt::settle);
+                    if admitted {
                         self.rest(shared, taken.elapsed());
                     }
-                    // Also when it failed: it would fail again.
-                    frame.receipt.into_iter().for_each(Receipt::settle);
                 }
                 Ok(None) => {}
                 Err(crate::camera::Closed) => break,
@@ -182,14 +184,9 @@ impl Classifier {
     /// Keeps the pace, if there is one to keep.
     fn rest(&mut self, shared: &Shared, busy: Duration) {
         let Some(pace) = &mut self.pace else { return };
-        let mut left = pace.rest(busy, vitals::temperature(&self.thermal));
+        let rest = pace.rest(busy, || vitals::temperature(&self.thermal));
         shared.metrics.paced(pace.state());
-        while !left.is_zero() && !shared.stopping() {
-            shared.pulse.classifier();
-            let step = left.min(PATIENCE);
-            thread::sleep(step);
-            left -= step;
-        }
+        shared.sleep(rest, Pulse::classifier);
     }
 
     /// Carries out what was ordered since the last frame.

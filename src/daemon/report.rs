@@ -72,8 +72,7 @@ impl Parts<'_> {
     }
 
     fn tile(&self, index: usize) -> TilePayload {
-        let Area { left, top, width, height } = self.areas[index];
-        TilePayload { index, area: [left, top, width, height] }
+        TilePayload { index, area: self.areas[index].into() }
     }
 }
 
@@ -130,24 +129,22 @@ impl Reporter {
             since: head.captured_at,
         };
         let topic = self.topics.label(&label);
-        let carriers = classified.parts.as_ref().map(|parts| match change.transition {
-            Transition::Enter => carriers(parts.scores, change.label),
+        let tiles: Option<Vec<_>> = classified.parts.as_ref().map(|parts| match change.transition {
+            Transition::Enter => {
+                carriers(parts.scores, change.label).into_iter().map(|index| parts.tile(index)).collect()
+            }
             Transition::Exit => Vec::new(),
         });
-        let best = classified.parts.as_ref().zip(carriers.as_ref().and_then(|carriers| carriers.first()));
+        let best = tiles.iter().flatten().next().map_or(classified.seen.into(), |tile| tile.area);
         let event = EventPayload {
             head,
             event: change.transition,
             label,
             score: change.score,
             margin: classified.scores.margin(),
-            tiles: classified
-                .parts
-                .as_ref()
-                .zip(carriers.as_ref())
-                .map(|(parts, carriers)| carriers.iter().map(|index| parts.tile(*index)).collect()),
+            tiles,
             position: classified.position.map(Into::into),
-            ground: self.ground(classified, best.map_or(classified.seen, |(parts, index)| parts.areas[*index])),
+            ground: self.ground(classified, best),
         };
         [
             Message { topic: self.topics.event(), payload: to_json(&event), urgency: Urgency::Event },
@@ -156,12 +153,10 @@ impl Reporter {
     }
 
     /// The ground that a part of the frame shows.
-    fn ground(&self, classified: &Classified<'_>, area: Area) -> Option<GroundPayload> {
+    fn ground(&self, classified: &Classified<'_>, area: [u32; 4]) -> Option<GroundPayload> {
         let (lens, position) = (self.lens?, classified.position?);
         let errors = Errors { place: position.accuracy.unwrap_or(Errors::default().place), ..Errors::default() };
-        let Area { left, top, width, height } = area;
-        let pose = Pose::of(position)?;
-        ground::footprint(&pose, &lens, classified.size, [left, top, width, height], &errors).as_ref().map(Into::into)
+        ground::footprint(&Pose::of(position)?, &lens, classified.size, area, &errors).as_ref().map(Into::into)
     }
 
     /// State of a tag before any event: not active.

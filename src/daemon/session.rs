@@ -28,7 +28,7 @@ use crate::publish::{
     Credentials, CredentialsError, Inbound, Inbox, Link, Message, ModelName, PromptsName, Setup, Topics, listener,
 };
 use crate::vision::golden::{Golden, GoldenError};
-use crate::vision::{EncoderOptions, Similar, View, Vision, VisionError};
+use crate::vision::{EncoderOptions, Limits, Similar, View, Vision, VisionError};
 
 /// What the main loop is told.
 #[derive(Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Prepared {
         let view = self.vision.look(&frame.picture, self.config.tiles.map(|tiles| tiles.tiling).as_ref())?;
         self.locator.admit(&frame);
         let position = self.locator.locate(&frame);
-        Ok(Photograph { frame, view, position })
+        Ok(Photograph { frame, view, position, limits: self.config.limits })
     }
 
     /// The prompt pack that will be used.
@@ -163,6 +163,8 @@ pub struct Photograph {
     pub view: View,
     /// Where it was taken, by its own account.
     pub position: Option<Position>,
+    /// What it may cost to decode.
+    pub limits: Limits,
 }
 
 /// Why there is no frame to be looked at.

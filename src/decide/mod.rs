@@ -1,7 +1,8 @@
 //! Embedding → scores → tags → events.
 //!
-//! `scores` compares an embedding with the prompt pack, `aggregate` makes one of the scores of a frame's parts, `events` remembers which tags are active and tells when one is
-//! entered or left. Both are plain arithmetic without clock or input: the harness runs the very same code.
+//! `scores` compares an embedding with the prompt pack, `aggregate` makes one of the scores of a frame's parts, `events`
+//! remembers which tags are active and tells when one is entered or left. All are plain arithmetic without clock or input: the
+//! harness runs the very same code.
 
 mod aggregate;
 mod events;

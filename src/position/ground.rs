@@ -123,7 +123,7 @@ impl Spot {
         let (width, height) = (f64::from(frame.0), f64::from(frame.1));
         let focal = intrinsics.focal(width);
         let ray = [1.0, (pixel.0 - width / 2.0) / focal, (pixel.1 - height / 2.0) / focal];
-        let [north, east, down] = turned(ray, pose.camera);
+        let [north, east, down] = pose.camera.turn(ray);
         let depression = down.atan2(north.hypot(east)).to_degrees();
         // Not `<`: an angle that is not a number must not pass.
         let surely = depression > SURELY * error;
@@ -149,14 +149,6 @@ impl Spot {
         let east = (self.east / (prime_vertical * cosine)).to_degrees();
         [pose.longitude + east, pose.latitude + (self.north / meridional).to_degrees()]
     }
-}
-
-/// A direction in the camera's axes (forward, right, down) in north, east and down: roll first, then pitch, then yaw.
-fn turned([forward, right, down]: [f64; 3], camera: Orientation) -> [f64; 3] {
-    let [yaw, pitch, roll] = [camera.yaw, camera.pitch, camera.roll].map(|degrees| degrees.to_radians().sin_cos());
-    let (right, down) = (right * roll.1 - down * roll.0, right * roll.0 + down * roll.1);
-    let (forward, down) = (forward * pitch.1 + down * pitch.0, down * pitch.1 - forward * pitch.0);
-    [forward * yaw.1 - right * yaw.0, forward * yaw.0 + right * yaw.1, down]
 }
 
 #[cfg(test)]

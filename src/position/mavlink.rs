@@ -197,17 +197,7 @@ impl Telemetry {
         let moment = state.clock.sender_time(moment)?;
         let joined = state.places.at(moment, self.max_age)?;
         let look = |mount| Some(turned(state.attitudes.at(moment, self.max_age)?.value, mount));
-        let Place { longitude, latitude, altitude, height, accuracy } = joined.value;
-        Some(Position {
-            longitude,
-            latitude,
-            altitude,
-            height,
-            camera: self.options.mount_pitch.and_then(look),
-            source: Source::Mavlink,
-            age: Some(joined.age),
-            accuracy,
-        })
+        Some(Position { camera: self.options.mount_pitch.and_then(look), ..joined.position(Source::Mavlink) })
     }
 
     /// Whether the vehicle is armed, if it has said so within five seconds.
@@ -336,17 +326,13 @@ fn since_boot(boot_ms: u32) -> Duration {
     Duration::from_millis(boot_ms.into())
 }
 
-/// How a camera looks that is fixed to an airframe of this attitude, turned up from its nose by `mount` degrees: the rotations
-/// about the axes forward, right, down multiplied, and yaw, pitch and roll read off the product.
+/// How a camera looks that is fixed to an airframe of this attitude, turned up from its nose by `mount` degrees: where its
+/// axes forward, right and down point, and the yaw, pitch and roll that would turn them there.
 fn turned(airframe: Orientation, mount: f64) -> Orientation {
-    let [(sy, cy), (sp, cp), (sr, cr), (sm, cm)] =
-        [airframe.yaw, airframe.pitch, airframe.roll, mount].map(|angle| angle.to_radians().sin_cos());
-    // Columns of the airframe's rotation: where its forward, right and down point in north, east, down.
-    let forward = [cy * cp, sy * cp, -sp];
-    let right = [cy * sp * sr - sy * cr, sy * sp * sr + cy * cr, cp * sr];
-    let down = [cy * sp * cr + sy * sr, sy * sp * cr - cy * sr, cp * cr];
-    let axis: [f64; 3] = std::array::from_fn(|i| forward[i] * cm - down[i] * sm);
-    let below: [f64; 3] = std::array::from_fn(|i| forward[i] * sm + down[i] * cm);
+    let (sine, cosine) = mount.to_radians().sin_cos();
+    let axis = airframe.turn([cosine, 0.0, -sine]);
+    let right = airframe.turn([0.0, 1.0, 0.0]);
+    let below = airframe.turn([sine, 0.0, cosine]);
     let pitch = (-axis[2]).clamp(-1.0, 1.0).asin();
     // Straight down (or up), yaw and roll turn about one axis: all of it is called yaw, so that the picture's top points there.
     let (yaw, roll) = if axis[2].abs() > 1.0 - 1e-9 {

@@ -53,6 +53,16 @@ pub struct Orientation {
     pub roll: f64,
 }
 
+impl Orientation {
+    /// A direction in the camera's axes (forward, right, down) in north, east and down: roll first, then pitch, then yaw.
+    pub(crate) fn turn(&self, [forward, right, down]: [f64; 3]) -> [f64; 3] {
+        let [yaw, pitch, roll] = [self.yaw, self.pitch, self.roll].map(|degrees| degrees.to_radians().sin_cos());
+        let (right, down) = (right * roll.1 - down * roll.0, right * roll.0 + down * roll.1);
+        let (forward, down) = (forward * pitch.1 + down * pitch.0, down * pitch.1 - forward * pitch.0);
+        [forward * yaw.1 - right * yaw.0, forward * yaw.0 + right * yaw.1, down]
+    }
+}
+
 /// Who says where a frame was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

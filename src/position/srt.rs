@@ -78,18 +78,7 @@ impl Subtitles {
 
     /// Where the video was at a time since its start.
     pub fn at(&self, offset: Duration, max_age: Duration) -> Option<Position> {
-        let joined = self.track.at(offset, max_age)?;
-        let Place { longitude, latitude, altitude, height, accuracy } = joined.value;
-        Some(Position {
-            longitude,
-            latitude,
-            altitude,
-            height,
-            camera: None,
-            source: Source::Srt,
-            age: Some(joined.age),
-            accuracy,
-        })
+        Some(self.track.at(offset, max_age)?.position(Source::Srt))
     }
 }
 

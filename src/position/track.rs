@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::{Position, Source};
+
 /// What can be interpolated.
 pub trait Blend {
     /// The value at `share` (0..=1) of the way from `self` to `other`.
@@ -120,6 +122,14 @@ pub struct Place {
     pub height: Option<f64>,
     /// Metres, one standard deviation.
     pub accuracy: Option<f64>,
+}
+
+impl Joined<Place> {
+    /// As a position, of a camera that looks who knows where.
+    pub fn position(&self, source: Source) -> Position {
+        let Place { longitude, latitude, altitude, height, accuracy } = self.value;
+        Position { longitude, latitude, altitude, height, camera: None, source, age: Some(self.age), accuracy }
+    }
 }
 
 impl Blend for Place {

@@ -116,6 +116,13 @@ impl Area {
     }
 }
 
+/// Left, top, width, height.
+impl From<Area> for [u32; 4] {
+    fn from(Area { left, top, width, height }: Area) -> Self {
+        [left, top, width, height]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

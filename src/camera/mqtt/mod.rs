@@ -167,7 +167,7 @@ impl Running {
                 let _ = settled.send(delivery);
             })
         });
-        let picture = Picture::Encoded(publish.payload.to_vec());
+        let picture = Picture::Encoded(publish.payload.into());
         Frame { picture, name, captured_at, arrived: Instant::now(), receipt }
     }
 }

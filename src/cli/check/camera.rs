@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::camera::Picture;
 use crate::daemon::{Photograph, Prepared};
 use crate::position::Position;
-use crate::vision::{Limits, pixels};
+use crate::vision::pixels;
 
 /// How long the camera may take for its first frame.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// of it and `seen-01.png` and so on those of its tiles.
 pub(super) fn photograph(prepared: &mut Prepared, out: Option<&Path>) -> anyhow::Result<String> {
     let photograph = prepared.photograph(PATIENCE)?;
-    let Photograph { frame, view, position } = &photograph;
+    let Photograph { frame, view, position, .. } = &photograph;
     let ((width, height), tiles) = (view.frame, view.areas.len() - 1);
     let mut said = format!("frame {}, {width} x {height} pixels", frame.name);
     if tiles > 0 {
@@ -36,7 +36,7 @@ pub(super) fn photograph(prepared: &mut Prepared, out: Option<&Path>) -> anyhow:
 }
 
 /// The files written; of the tiles only the first and the last are named.
-fn write(Photograph { frame, view, .. }: &Photograph, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
+fn write(Photograph { frame, view, limits, .. }: &Photograph, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(out).with_context(|| format!("--out: cannot make the folder {}", out.display()))?;
     let cannot = |path: &Path| format!("--out: cannot write {}", path.display());
     let mut written = Vec::new();
@@ -49,7 +49,7 @@ fn write(Photograph { frame, view, .. }: &Photograph, out: &Path) -> anyhow::Res
         }
         picture @ (Picture::Rgb(_) | Picture::Raw(_)) => {
             let path = out.join("frame.png");
-            let decoded = pixels(picture, &Limits::default(), |_| None)?;
+            let decoded = pixels(picture, limits, |_| None)?;
             decoded.image.save(&path).with_context(|| cannot(&path))?;
             path
         }

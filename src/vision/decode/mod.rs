@@ -205,7 +205,11 @@ pub enum DecodeError {
     #[error("not a JPEG, PNG or TIFF picture; convert it to one")]
     Format,
     /// Broken inside, or beyond the memory limit.
-    #[error("picture cannot be decoded ({0}); it is damaged, cut short or too costly: fetch it again or save it anew")]
+    // Some decoders end their words with a line break.
+    #[error(
+        "picture cannot be decoded ({}); it is damaged, cut short or too costly: fetch it again or save it anew",
+        .0.to_string().trim()
+    )]
     Broken(#[from] ImageError),
 }
 
