@@ -60,7 +60,7 @@ impl Encoder {
             .model_for_path(onnx)
             .and_then(|model| Self::build(model, input, options.batch, runtime))
             .map_err(|error| EncoderError::Load { path: onnx.to_owned(), reason: format!("{error:#}") });
-        int8::memory::trim();
+        int8::kernels::memory::trim();
         encoder
     }
 

@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use super::kernels::MAX_TILE;
+use super::kernels::pool::Block;
 use super::kernels::vector::Vector;
-use super::pool::Block;
 
 /// Lanes of the widest register.
 const MAX_LANES: usize = 16;

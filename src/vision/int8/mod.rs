@@ -7,10 +7,8 @@
 mod glue;
 pub mod import;
 pub mod kernels;
-pub mod memory;
 mod ops;
 mod packed;
-mod pool;
 mod product;
 pub mod rewrite;
 mod runtime;
@@ -19,5 +17,5 @@ mod tests;
 mod weight;
 
 pub use kernels::KernelChoice;
-pub use pool::Pool;
+pub use kernels::pool::Pool;
 pub use runtime::Runtime;

@@ -1,9 +1,9 @@
 //! Walks a matrix product tile by tile: which rows, which panels, on which thread.
 
 use super::glue::{Activation, Finish, Scale};
+use super::kernels::pool::Block;
 use super::kernels::{MAX_TILE, Tile};
 use super::packed::Packed;
-use super::pool::Block;
 use super::runtime::Runtime;
 
 /// Activation bytes that one block of rows may take, so that they stay in a second-level cache beside a panel.

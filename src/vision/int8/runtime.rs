@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::glue::Scale;
 use super::kernels::Kernel;
-use super::pool::Pool;
+use super::kernels::pool::Pool;
 
 thread_local! {
     /// Kept from task to task, so that tasks do not allocate.

@@ -7,23 +7,26 @@
 //! ([`Layout::offset`]); nothing outside this folder depends on either. The floating-point work around the sums is
 //! written once in [`super::glue`] and compiled once per instruction set through [`glue_for!`].
 //!
-//! This folder, [`super::pool`] and the one call of [`super::memory`] are the only places with `unsafe`.
+//! This folder is the only place with `unsafe`: besides the loops it has the [`pool`] that lends each thread its piece of an
+//! output, and the one call of [`memory`].
 
 use std::time::Instant;
 
 use super::glue::{Attend, Depthwise, Finish, Quantise, Scale};
-use super::pool::Block;
+use pool::Block;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+pub mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_dot;
 #[cfg(target_arch = "aarch64")]
 mod neon_i8mm;
+pub mod pool;
 mod portable;
 #[cfg(test)]
 mod tests;
@@ -257,7 +260,7 @@ macro_rules! glue_for {
     ($(#[$feature:meta])* $vector:ty) => {
         mod compiled {
             use crate::vision::int8::glue::{self, Attend, Depthwise, Finish, Quantise, Scale};
-            use crate::vision::int8::pool::Block;
+            use crate::vision::int8::kernels::pool::Block;
 
             $(#[$feature])*
             fn range(x: &[f32]) -> Option<(f32, f32)> {

@@ -5,7 +5,7 @@
 //! away; between frames they sleep at once, so an idle daemon costs nothing.
 //!
 //! [`Pool::blocks`] and [`Pool::rows`] are what ops use: they cut an output into disjoint pieces and give each task the
-//! only reference to its piece, so that no op needs `unsafe`. Beside the kernels and one call in `memory`, this is the only module with any.
+//! only reference to its piece, so that no op needs `unsafe`.
 #![allow(unsafe_code, reason = "lends borrowed closures and disjoint output pieces to threads")]
 
 use std::marker::PhantomData;
