@@ -119,8 +119,12 @@ fn with_frames_faster_than_the_model_none_waits_longer_than_two_model_periods() 
     let shares: Vec<f64> = pairs().map(|pair| latency(&pair[1], "total") / (work(&pair[0]) + work(&pair[1]))).collect();
     let late = shares.iter().filter(|share| **share > 1.2).count();
     assert!(late * 4 <= shares.len(), "{shares:.2?}");
+    // On a busy machine an interval may pass without a frame, of which there is no latency then.
     let health = subscriber.next("health", |message| {
-        message.topic.ends_with("/health") && message.payload["frames_dropped"].as_u64().unwrap() > 0
+        let health = &message.payload;
+        message.topic.ends_with("/health")
+            && health["frames_dropped"].as_u64() > Some(0)
+            && !health["latency_ms"].is_null()
     });
     assert!(health.payload["latency_ms"]["median"].as_f64().unwrap() > 0.0, "{}", health.payload);
 }

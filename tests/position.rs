@@ -71,25 +71,30 @@ fn close(a: &Value, b: &Value, tolerance: f64) -> bool {
     (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() <= tolerance
 }
 
-#[test]
-fn photos_are_where_python_reads_that_they_were_taken() {
-    let Some(photos) = support::shared_data("drone") else { return };
-    let Some(broker) = Broker::start("") else { return };
-    let frames = tempfile::tempdir().unwrap();
-    let mut names: Vec<PathBuf> = std::fs::read_dir(&photos).unwrap().map(|entry| entry.unwrap().path()).collect();
+/// Six photos of a drone, in order, and what Python reads in each.
+fn photos() -> Option<(Vec<PathBuf>, Vec<Value>)> {
+    let folder = support::shared_data("drone")?;
+    let mut names: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.retain(|path| path.extension().is_some_and(|extension| extension == "JPG"));
     names.sort();
-    names.iter().for_each(|path| {
-        std::fs::copy(path, frames.path().join(path.file_name().unwrap())).unwrap();
-    });
-    // The last in order: the same picture without a word about where.
-    image::open(&names[0]).unwrap().thumbnail(200, 200).save(frames.path().join("bare.jpg")).unwrap();
-
     let output = Command::new("/usr/bin/python3").args(["-c", PHOTOS]).args(&names).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let read: Vec<Value> =
         String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(read.len(), 6);
+    Some((names, read))
+}
+
+#[test]
+fn photos_are_where_python_reads_that_they_were_taken() {
+    let Some((names, read)) = photos() else { return };
+    let Some(broker) = Broker::start("") else { return };
+    let frames = tempfile::tempdir().unwrap();
+    names.iter().for_each(|path| {
+        std::fs::copy(path, frames.path().join(path.file_name().unwrap())).unwrap();
+    });
+    // The last in order: the same picture without a word about where.
+    image::open(&names[0]).unwrap().thumbnail(200, 200).save(frames.path().join("bare.jpg")).unwrap();
 
     let mut subscriber = Subscriber::new(broker.port);
     let camera = format!(
@@ -121,6 +126,30 @@ fn photos_are_where_python_reads_that_they_were_taken() {
     assert!(close(&event["position"]["coordinates"][0], &read[at]["coordinates"][0], 1e-7), "{event}");
     shows_the_ground_below(&event, &read[at]);
     assert!(daemon.wait());
+}
+
+/// The photos are taken straight down: a tile of 128 pixels of the model's at 0.1 m is 12.8 m of ground.
+#[test]
+fn tiles_have_the_wanted_ground_sampling_distance() {
+    let Some((names, read)) = photos() else { return };
+    for (name, photo) in names.iter().zip(&read) {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, frames, state) =
+            (folder.path().join("config.toml"), folder.path().join("frames"), folder.path().join("state"));
+        std::fs::create_dir(&frames).unwrap();
+        std::fs::copy(name, frames.join("photo.jpg")).unwrap();
+        let text = format!(
+            "[vehicle]\nid = \"a\"\n[state]\npath = {state:?}\n[camera]\nhorizontal_fov_deg = 73.7\n[camera.folder]\n\
+             path = {frames:?}\nonce = true\n[vision.tiles]\ngsd_m = 0.1\nmax_tiles = 64\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let output = support::binary().args(["check", "--camera", "--config"]).arg(&config).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let tile = said.split(" tiles of ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
+        let across = photo["height_m"].as_f64().unwrap() * 2.0 * (73.7f64 / 2.0).to_radians().tan();
+        let wanted = 12.8 / across * 4000.0;
+        assert!(tile.is_some_and(|tile| (tile / wanted - 1.0).abs() < 0.01), "{wanted} pixels: {said}");
+    }
 }
 
 /// Taken straight down: the model's square, 2250 of 4000 pixels wide, lies about the place where the photo was taken.
@@ -307,6 +336,37 @@ impl Drop for Vehicle {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A film of six photos of a drone, a second each, with subtitles beside it, is classified as fast as it can be: far from the
+/// film's own speed.
+#[test]
+fn a_recorded_flight_has_the_places_of_its_subtitles() {
+    if !support::have("ffmpeg") {
+        return;
+    }
+    let Some(photos) = support::shared_data("drone") else { return };
+    let Some(broker) = Broker::start("") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (film, srt) = (folder.path().join("DJI_0012.MP4"), folder.path().join("DJI_0012.SRT"));
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-nostdin", "-loglevel", "error", "-framerate", "1", "-pattern_type", "glob", "-i"]);
+    ffmpeg.arg(photos.join("*.JPG")).args(["-vf", "scale=800:-2,fps=30000/1001,format=yuv420p"]).arg(&film);
+    assert!(ffmpeg.status().unwrap().success());
+    let entry = |second: u32| {
+        format!("{second}\n00:00:0{second},000 --> 00:00:0{second},999\n[latitude: {second}.5] [longitude: 2.5]\n\n")
+    };
+    std::fs::write(&srt, (0..6).map(entry).collect::<String>()).unwrap();
+    let mut subscriber = Subscriber::new(broker.port);
+    let lines = format!("[camera.video]\npath = {film:?}\nframes_per_second = 2\n[position]\nsrt = {srt:?}\n");
+    let _daemon = Daemon::start(broker.port, &lines);
+    for index in 0..12 {
+        let result = result(&mut subscriber, true);
+        assert_eq!(result["frame"], format!("video-{index:06}"));
+        // Between two subtitles the place is interpolated; after the last one it is held.
+        let latitude = (f64::from(index) / 2.0 + 0.5).min(5.5);
+        assert!(close(&result["position"]["coordinates"][1], &json!(latitude), 1e-6), "{index}: {result}");
     }
 }
 

@@ -108,6 +108,7 @@ impl Folder {
             name: name.to_string_lossy().into_owned(),
             captured_at: modified(&metadata),
             arrived: Instant::now(),
+            media_time: None,
             receipt,
         }))
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use stream::FrameRate;
 
 mod folder;
 mod http;
@@ -17,6 +18,8 @@ mod receipt;
 mod simulated;
 mod slot;
 pub mod stream;
+#[cfg(feature = "v4l2")]
+mod v4l2;
 mod video;
 
 pub use folder::{Folder, FolderOptions};
@@ -27,6 +30,8 @@ pub use raw_video::{Colours, Layout, RawFormat, RawVideo};
 pub use receipt::Receipt;
 pub use simulated::{Scene, Simulated, SimulatedOptions};
 pub use slot::{Closed, Policy, Slot};
+#[cfg(feature = "v4l2")]
+pub use v4l2::{V4l2, V4l2Format, V4l2Options};
 pub use video::{Transport, Video, VideoInput, VideoOptions};
 
 /// One frame as its source delivered it.
@@ -41,6 +46,8 @@ pub struct Frame {
     pub captured_at: Timestamp,
     /// When it reached us, on the monotonic clock: latencies count from here.
     pub arrived: Instant,
+    /// Time since the video's first frame by the video's own rate, where it is read from its start to its end (Y4M).
+    pub media_time: Option<Duration>,
     /// To be settled when the frame is done with, if the source wants to know.
     pub receipt: Option<Receipt>,
 }
@@ -103,19 +110,22 @@ pub enum CameraError {
 struct Numbered {
     kind: &'static str,
     index: u64,
+    /// Frames a second, where the number of a frame tells its time in the stream.
+    rate: Option<FrameRate>,
 }
 
 impl Numbered {
     fn new(kind: &'static str) -> Self {
-        Self { kind, index: 0 }
+        Self { kind, index: 0, rate: None }
     }
 
     /// The piece as what [`Camera::next`] answers; it is whole at this moment.
     fn hand_over(&mut self, piece: stream::Piece) -> Result<Next, CameraError> {
         let name = format!("{}-{:06}", self.kind, self.index);
+        let media_time = self.rate.map(|rate| rate.time_of(self.index));
         self.index += 1;
         let picture = piece.map_err(|reason| CameraError::Frame { name: name.clone(), reason })?;
-        let frame = Frame { picture, name, captured_at: Timestamp::now(), arrived: Instant::now(), receipt: None };
-        Ok(Next::Frame(Box::new(frame)))
+        let (captured_at, arrived) = (Timestamp::now(), Instant::now());
+        Ok(Next::Frame(Box::new(Frame { picture, name, captured_at, arrived, media_time, receipt: None })))
     }
 }

@@ -111,6 +111,7 @@ mod tests {
             name: name.to_owned(),
             captured_at: Timestamp::UNIX_EPOCH,
             arrived: Instant::now(),
+            media_time: None,
             receipt: None,
         })
     }

@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::raw::{RawCamera, RawFolder, RawHttp, RawMqttCamera, RawPipe, RawSimulated, RawVideo};
+use super::raw::{RawCamera, RawFolder, RawHttp, RawMqttCamera, RawPipe, RawSimulated, RawV4l2, RawVideo};
 use super::{seconds, topic_level};
 use crate::camera::stream::{FrameLimits, StreamFormat};
 use crate::camera::{
     Address, FolderOptions, HttpOptions, Layout, MqttTopic, PipeOptions, RawFormat, Scene, SimulatedOptions,
     VideoInput, VideoOptions,
 };
+#[cfg(feature = "v4l2")]
+use crate::camera::{V4l2Format, V4l2Options};
 use crate::position::ground::Intrinsics;
 use crate::vision::Limits;
 
@@ -33,6 +35,9 @@ pub enum Source {
     Simulated(SimulatedOptions),
     /// A command's output.
     Pipe(PipeOptions),
+    /// A device of the kernel's.
+    #[cfg(feature = "v4l2")]
+    V4l2(V4l2Options),
     /// A stream or a file, by ffmpeg.
     Video(VideoOptions),
     /// A network camera.
@@ -48,6 +53,7 @@ pub(super) fn camera(raw: RawCamera, limits: &Limits, state: &Path) -> Result<Ca
     let folder = raw.folder.map(|raw| folder(raw, limits, state).map(Source::Folder));
     let simulated = raw.simulated.map(|raw| simulated(raw).map(Source::Simulated));
     let pipe = raw.pipe.map(|raw| pipe(raw, limits).map(Source::Pipe));
+    let v4l2 = raw.v4l2.map(|raw| v4l2(raw, limits));
     let video = raw.video.map(|raw| video(raw, limits).map(Source::Video));
     let http = raw.http.map(|raw| http(raw, limits).map(Source::Http));
     let mqtt = raw.mqtt.map(|raw| mqtt(raw, limits).map(Source::Mqtt));
@@ -55,6 +61,7 @@ pub(super) fn camera(raw: RawCamera, limits: &Limits, state: &Path) -> Result<Ca
         ("folder", folder),
         ("simulated", simulated),
         ("pipe", pipe),
+        ("v4l2", v4l2),
         ("video", video),
         ("http", http),
         ("mqtt", mqtt),
@@ -161,6 +168,42 @@ fn raw_format(name: &str, raw: &RawPipe, limits: FrameLimits) -> Result<RawForma
         ));
     }
     Ok(RawFormat { layout, width, height, colours: raw.colours.unwrap_or_default() })
+}
+
+#[cfg(not(feature = "v4l2"))]
+fn v4l2(_: RawV4l2, _: FrameLimits) -> Result<Source, String> {
+    Err("camera.v4l2 is not in this build: build it with the feature v4l2, or go by camera.pipe".to_owned())
+}
+
+#[cfg(feature = "v4l2")]
+fn v4l2(raw: RawV4l2, limits: FrameLimits) -> Result<Source, String> {
+    let format = match (raw.format.as_str(), raw.colours) {
+        ("mjpeg", None) => V4l2Format::Mjpeg,
+        ("mjpeg", Some(_)) => {
+            return Err("camera.v4l2.colours is of yuyv; mjpeg states its own: take it out".to_owned());
+        }
+        ("yuyv", colours) => V4l2Format::Yuyv(colours.unwrap_or_default()),
+        (name, _) => {
+            return Err(format!("camera.v4l2.format = \"{name}\" is neither mjpeg nor yuyv; others go by camera.pipe"));
+        }
+    };
+    for (field, value) in [("width", raw.width), ("height", raw.height)] {
+        if !(1..=65_535).contains(&value) {
+            return Err(format!("camera.v4l2.{field} = {value} must be between 1 and 65535 pixels"));
+        }
+    }
+    if raw.frames_per_second.is_some_and(|rate| !(1..=1000).contains(&rate)) {
+        return Err("camera.v4l2.frames_per_second must be between 1 and 1000".to_owned());
+    }
+    Ok(Source::V4l2(V4l2Options {
+        device: raw.device,
+        format,
+        width: raw.width,
+        height: raw.height,
+        frames_per_second: raw.frames_per_second,
+        timeout: seconds("camera.v4l2.timeout_s", raw.timeout_s, 0.1)?,
+        limits,
+    }))
 }
 
 fn video(raw: RawVideo, limits: FrameLimits) -> Result<VideoOptions, String> {

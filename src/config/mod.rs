@@ -20,7 +20,7 @@ use crate::vision::{Limits, SimilarOptions};
 pub use camera::{CameraConfig, Source};
 pub use pace::PaceConfig;
 use raw::{Positive, RawCommands, RawConfig, RawMqtt, RawSpool, RawTags, RawTls, RawVision};
-pub use tiles::TilesConfig;
+pub use tiles::{Sampling, TilesConfig};
 
 /// Where the daemon looks when it is told nothing else.
 pub const DEFAULT_PATH: &str = "/etc/remoteclipd/remoteclipd.toml";
@@ -216,12 +216,13 @@ impl Config {
                     .to_owned(),
             );
         }
+        let tiles = tiles.map(|raw| tiles::tiles(raw, camera.lens)).transpose()?;
         Ok(Self {
             camera,
             bundle,
             threads,
             limits,
-            tiles: tiles.map(tiles::tiles).transpose()?,
+            tiles,
             similar: similar.as_ref().map(tiles::similar).transpose()?,
             pace: raw.pace.as_ref().map(pace::pace).transpose()?,
             thermal: raw.health.thermal_path,
@@ -434,8 +435,10 @@ mod tests {
             ("[pace]\nframes_per_second = 0.0", "pace.frames_per_second"),
             ("[pace]\nduty_cycle = 1.5", "pace.duty_cycle"),
             ("[pace]\nmax_temperature_c = 200.0", "pace.max_temperature_c"),
-            ("[vision.tiles]", "grid = [columns, rows] or size"),
-            ("[vision.tiles]\ngrid = [2, 2]\nsize = 500", "grid = [columns, rows] or size"),
+            ("[vision.tiles]", "one of grid = [columns, rows], size"),
+            ("[vision.tiles]\ngrid = [2, 2]\nsize = 500", "one of grid = [columns, rows], size"),
+            ("[vision.tiles]\ngsd_m = 0.1", "camera.horizontal_fov_deg"),
+            ("[vision.tiles]\ngsd_m = 0.0", "vision.tiles.gsd_m"),
             ("[vision.tiles]\ngrid = [1, 1]", "vision.tiles.grid"),
             ("[vision.tiles]\ngrid = [5, 4]", "vision.tiles.max_tiles"),
             ("[vision.tiles]\nsize = 3", "vision.tiles.size"),
@@ -482,6 +485,10 @@ mod tests {
             ),
             ("[camera.pipe]\ncommand = [\"x\"]\nwidth = 4", "take them out"),
             ("[camera.pipe]\ncommand = [\"x\"]\ntimeout_s = 0.0", "camera.pipe.timeout_s"),
+            ("[camera.v4l2]\nformat = \"h264\"", "neither mjpeg nor yuyv"),
+            ("[camera.v4l2]\ncolours = \"bt709\"", "take it out"),
+            ("[camera.v4l2]\nheight = 0", "camera.v4l2.height"),
+            ("[camera.v4l2]\nframes_per_second = 0", "camera.v4l2.frames_per_second"),
             ("[camera.video]", "either url or path"),
             ("[camera.video]\nurl = \"flight.mp4\"", "camera.video.path"),
             ("[camera.video]\npath = \"x\"\nframes_per_second = 0.0", "camera.video.frames_per_second"),

@@ -85,10 +85,12 @@ impl Default for RawSimilar {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawTiles {
-    /// Columns and rows of tiles; or `size`.
+    /// Columns and rows of tiles; or `size`, or `gsd_m`.
     pub grid: Option<[u32; 2]>,
-    /// A tile's side in pixels of the frame; or `grid`.
+    /// A tile's side in pixels of the frame; or `grid`, or `gsd_m`.
     pub size: Option<u32>,
+    /// Ground sampling distance: metres of ground that a pixel of the model's square is to show; or `grid`, or `size`.
+    pub gsd_m: Option<f64>,
     /// Share of its side that a tile has in common with its neighbour.
     pub overlap: f64,
     /// Most tiles of a frame; with `size` they become larger instead.
@@ -101,7 +103,7 @@ pub(super) struct RawTiles {
 
 impl Default for RawTiles {
     fn default() -> Self {
-        Self { grid: None, size: None, overlap: 0.0, max_tiles: 16, aggregate: RawAggregate::Max, k: None }
+        Self { grid: None, size: None, gsd_m: None, overlap: 0.0, max_tiles: 16, aggregate: RawAggregate::Max, k: None }
     }
 }
 

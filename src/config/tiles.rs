@@ -3,6 +3,7 @@
 use super::raw::{RawAggregate, RawSimilar, RawTiles};
 use super::seconds;
 use crate::decide::Aggregate;
+use crate::position::ground::Intrinsics;
 use crate::vision::{Cut, SimilarOptions, Tiling};
 
 /// Of a frame at once; each costs as much as a frame.
@@ -11,21 +12,33 @@ const MOST_TILES: usize = 64;
 /// The parts of each frame to look at.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TilesConfig {
-    /// Where they are.
+    /// Where they are, as long as nothing else is known of the frame.
     pub tiling: Tiling,
+    /// With it they are made larger or smaller with the height of the camera.
+    pub sampling: Option<Sampling>,
     /// How their scores become the frame's.
     pub aggregate: Aggregate,
 }
 
-pub(super) fn tiles(raw: RawTiles) -> Result<TilesConfig, String> {
+/// A wanted ground sampling distance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// Ground that a pixel of the model's square shows, in metres.
+    pub metres: f64,
+    /// What tells how much ground a frame shows.
+    pub lens: Intrinsics,
+}
+
+pub(super) fn tiles(raw: RawTiles, lens: Option<Intrinsics>) -> Result<TilesConfig, String> {
     if !(1..=MOST_TILES).contains(&raw.max_tiles) {
         return Err(format!("vision.tiles.max_tiles = {} must be between 1 and {MOST_TILES}", raw.max_tiles));
     }
     if !(0.0..=0.5).contains(&raw.overlap) {
         return Err(format!("vision.tiles.overlap = {} must be between 0 and 0.5", raw.overlap));
     }
-    let cut = match (raw.grid, raw.size) {
-        (Some([columns, rows]), None) => {
+    let sampling = raw.gsd_m.map(|metres| sampling(metres, lens)).transpose()?;
+    let cut = match (raw.grid, raw.size, sampling) {
+        (Some([columns, rows]), None, None) => {
             let count = u64::from(columns) * u64::from(rows);
             if !(2..=raw.max_tiles as u64).contains(&count) {
                 return Err(format!(
@@ -35,11 +48,14 @@ pub(super) fn tiles(raw: RawTiles) -> Result<TilesConfig, String> {
             }
             Cut::Grid { columns, rows }
         }
-        (None, Some(size)) if size < 32 => {
+        (None, Some(size), None) if size < 32 => {
             return Err(format!("vision.tiles.size = {size} must be at least 32 pixels of the frame"));
         }
-        (None, Some(size)) => Cut::Size(size),
-        _ => return Err("vision.tiles needs either grid = [columns, rows] or size = pixels".to_owned()),
+        (None, Some(size), None) => Cut::Size(size),
+        (None, None, Some(_)) => Cut::Share(1.0),
+        _ => {
+            return Err("vision.tiles needs one of grid = [columns, rows], size = pixels and gsd_m = metres".to_owned());
+        }
     };
     let aggregate = match (raw.aggregate, raw.k) {
         (RawAggregate::Max, None) => Aggregate::Max,
@@ -50,7 +66,15 @@ pub(super) fn tiles(raw: RawTiles) -> Result<TilesConfig, String> {
         }
         (_, Some(_)) => return Err("vision.tiles.k is for aggregate = \"top_k\" alone; leave it out".to_owned()),
     };
-    Ok(TilesConfig { tiling: Tiling { cut, overlap: raw.overlap, most: raw.max_tiles }, aggregate })
+    Ok(TilesConfig { tiling: Tiling { cut, overlap: raw.overlap, most: raw.max_tiles }, sampling, aggregate })
+}
+
+fn sampling(metres: f64, lens: Option<Intrinsics>) -> Result<Sampling, String> {
+    if !(0.001..=1000.0).contains(&metres) {
+        return Err(format!("vision.tiles.gsd_m = {metres} must be between 0.001 and 1000 metres a pixel"));
+    }
+    let lens = lens.ok_or("vision.tiles.gsd_m needs camera.horizontal_fov_deg, the lens that it is reckoned with")?;
+    Ok(Sampling { metres, lens })
 }
 
 pub(super) fn similar(raw: &RawSimilar) -> Result<SimilarOptions, String> {

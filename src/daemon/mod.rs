@@ -8,6 +8,7 @@
 //! when all of it can be used; a broken frame, a lost camera or a lost broker never ends it.
 
 mod clock;
+mod closer;
 mod commands;
 mod manager;
 mod metrics;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::closer;
 use super::manager::Pulse;
 use super::metrics::Metrics;
 use super::pace::Pace;
@@ -15,7 +16,7 @@ use super::vitals;
 use crate::camera::{Camera, CameraError, Frame, Next, Policy, Receipt, Slot};
 use crate::config::TilesConfig;
 use crate::decide::{Aggregate, Change, Decider, Rules, Tags, Transition};
-use crate::position::Locator;
+use crate::position::{Locator, Position};
 use crate::publish::{Head, Link, PromptsName};
 use crate::vision::{Area, Limits, Similar, Timings, Vision, VisionError};
 
@@ -237,7 +238,9 @@ impl Classifier {
             self.photograph(shared, frame);
         }
         let at = frame.arrived.saturating_duration_since(self.started);
-        let Embeddings { size, areas, vectors, timings } = match self.embed(frame, at) {
+        let position = self.locator.locate(frame);
+        let position = position.as_ref();
+        let Embeddings { size, areas, vectors, timings } = match self.embed(frame, position, at) {
             Ok(Some(embedded)) => embedded,
             Ok(None) => return shared.metrics.similar(),
             Err(error) => return fail(shared, cause(&error), &format_args!("frame {}: {error}", frame.name)),
@@ -249,8 +252,6 @@ impl Classifier {
         let scores = self.tiles.map_or(Aggregate::Max, |tiles| tiles.aggregate).combine(&parts);
         let changes = self.tags.update(at, &scores);
         let parts = self.tiles.map(|_| Parts { areas: &areas, scores: &parts });
-        let position = self.locator.locate(frame);
-        let position = position.as_ref();
         let (vector, seen) = (&vectors[0], areas[0]);
         let classified = Classified { frame, vector, scores: &scores, size, seen, parts, timings, position };
         let (result, embedding) = self.reporter.result(&classified, &self.tags, &self.decider);
@@ -266,8 +267,14 @@ impl Classifier {
     }
 
     /// A vector for each part of the frame, the whole of it first; `None` where it shows what the last one did.
-    fn embed(&mut self, frame: &Frame, at: Duration) -> Result<Option<Embeddings>, VisionError> {
-        let tiling = self.tiles.map(|tiles| tiles.tiling);
+    fn embed(
+        &mut self,
+        frame: &Frame,
+        position: Option<&Position>,
+        at: Duration,
+    ) -> Result<Option<Embeddings>, VisionError> {
+        let square = self.vision.square();
+        let tiling = self.tiles.map(|tiles| closer::tiling(&tiles, position, square));
         let view = self.vision.look(&frame.picture, tiling.as_ref())?;
         if self.similar.as_mut().is_some_and(|similar| similar.skips(at, &view)) {
             return Ok(None);

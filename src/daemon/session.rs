@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::closer;
 use super::commands::{Answer, Commands, Vehicle, configured_pack};
 use super::manager::Pulse;
 use super::metrics::Metrics;
@@ -123,9 +124,11 @@ impl Prepared {
                 Next::End => return Err(PhotographError::End),
             }
         };
-        let view = self.vision.look(&frame.picture, self.config.tiles.map(|tiles| tiles.tiling).as_ref())?;
         self.locator.admit(&frame);
         let position = self.locator.locate(&frame);
+        let square = self.vision.square();
+        let tiling = self.config.tiles.map(|tiles| closer::tiling(&tiles, position.as_ref(), square));
+        let view = self.vision.look(&frame.picture, tiling.as_ref())?;
         Ok(Photograph { frame, view, position, limits: self.config.limits })
     }
 
@@ -220,6 +223,8 @@ fn open_camera(source: &Source, mqtt: &MqttConfig, credentials: &Credentials) ->
         Source::Folder(options) => Box::new(Folder::open(options.clone())?),
         Source::Simulated(options) => Box::new(Simulated::new(*options)),
         Source::Pipe(options) => Box::new(Pipe::open(options.clone())?),
+        #[cfg(feature = "v4l2")]
+        Source::V4l2(options) => Box::new(crate::camera::V4l2::new(options.clone())),
         Source::Video(options) => Box::new(Video::open(options)?),
         Source::Http(options) => Box::new(Http::open(options.clone())?),
         Source::Mqtt(topic) => {

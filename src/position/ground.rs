@@ -30,6 +30,15 @@ impl Intrinsics {
     fn focal(&self, width: f64) -> f64 {
         width / 2.0 / (self.horizontal_fov.to_radians() / 2.0).tan()
     }
+
+    /// Metres of ground that a frame's width spans at the distance of what its middle shows; a camera of unknown orientation
+    /// is taken to look straight down. `None` without a height, or where the middle does not surely look at the ground.
+    pub fn ground_across(&self, position: &Position, errors: &Errors) -> Option<f64> {
+        let height = position.height.filter(|height| *height > 0.0 && height.is_finite())?;
+        let sine = position.camera.map_or(1.0, |camera| camera.turn([1.0, 0.0, 0.0])[2]);
+        let surely = sine.asin().to_degrees() > SURELY * errors.angle;
+        surely.then(|| 2.0 * height / sine * (self.horizontal_fov.to_radians() / 2.0).tan())
+    }
 }
 
 /// Where a camera was and how it looked.

@@ -87,7 +87,7 @@ pub(crate) fn plausible(longitude: f64, latitude: f64) -> bool {
 pub struct PositionOptions {
     /// The flight controller.
     pub mavlink: Option<MavlinkOptions>,
-    /// DJI subtitles, counted from the source's first frame.
+    /// DJI subtitles, counted in the video's own time, or from the source's first frame where it has none.
     pub srt: Option<std::path::PathBuf>,
     /// How far the nearest measurement may be from the frame in time.
     pub max_age: Duration,
@@ -143,10 +143,13 @@ impl Locator {
     /// Where `frame` was taken: by its own account first, then by the subtitles', then by the flight controller's.
     pub fn locate(&self, frame: &Frame) -> Option<Position> {
         own(frame)
-            .or_else(|| {
-                self.subtitles.as_ref()?.at(frame.arrived.duration_since(self.first_frame?), self.options.max_age)
-            })
+            .or_else(|| self.subtitles.as_ref()?.at(self.media_time(frame)?, self.options.max_age))
             .or_else(|| self.telemetry.as_ref()?.position(taken(frame)?))
+    }
+
+    /// Time in the video: its own, or for a source that has none that since the first frame.
+    fn media_time(&self, frame: &Frame) -> Option<Duration> {
+        frame.media_time.or_else(|| Some(frame.arrived.duration_since(self.first_frame?)))
     }
 }
 

@@ -18,6 +18,7 @@ fn frame(ago: jiff::SignedDuration) -> Frame {
         name: "a".to_owned(),
         captured_at: Timestamp::now() - ago,
         arrived: Instant::now(),
+        media_time: None,
         receipt: None,
     }
 }
@@ -91,4 +92,6 @@ fn subtitles_count_from_the_first_frame() {
     assert_eq!((position.latitude, position.source, position.age), (4.5, Source::Srt, Some(Duration::ZERO)));
     frame.arrived += 6 * SECOND;
     assert_eq!(locator.locate(&frame), None, "the video is over");
+    frame.media_time = Some(2 * SECOND);
+    assert_eq!(locator.locate(&frame).unwrap().latitude, 2.5, "whatever the daemon's clock says");
 }

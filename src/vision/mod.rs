@@ -134,6 +134,11 @@ impl Vision {
         self.embed_view(all)
     }
 
+    /// Pixels on a side of the square that the model sees.
+    pub fn square(&self) -> u32 {
+        self.preprocessor.size()
+    }
+
     /// Decodes a picture and cuts out what the model is to see: the whole, as CLIP sees it, and then the tiles.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ pub struct Tiling {
 }
 
 /// Where the cuts go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Cut {
     /// So many columns and rows, whatever the frame's size.
     Grid {
@@ -27,6 +27,8 @@ pub enum Cut {
     },
     /// As many tiles as it takes with a side of so many pixels of the frame; larger ones where that would be too many.
     Size(u32),
+    /// The same with a side of such a share of the frame's width.
+    Share(f64),
 }
 
 /// A part of a frame, in pixels of the upright frame at its full size.
@@ -47,7 +49,7 @@ impl Tiling {
     pub fn batch(&self) -> usize {
         1 + match self.cut {
             Cut::Grid { columns, rows } => (columns * rows) as usize,
-            Cut::Size(_) => self.most,
+            Cut::Size(_) | Cut::Share(_) => self.most,
         }
     }
 
@@ -55,11 +57,8 @@ impl Tiling {
     pub fn areas(&self, (width, height): (u32, u32)) -> Vec<Area> {
         let (columns, rows, least) = match self.cut {
             Cut::Grid { columns, rows } => (columns, rows, 0),
-            Cut::Size(side) => {
-                let side = side.min(width).min(height).max(1);
-                let (columns, rows) = self.fewer(self.count(width, side), self.count(height, side));
-                (columns, rows, side)
-            }
+            Cut::Size(side) => self.sized(side, (width, height)),
+            Cut::Share(share) => self.sized((share * f64::from(width)).round() as u32, (width, height)),
         };
         let cell = (self.spanning(width, columns), self.spanning(height, rows));
         let side = cell.0.max(cell.1).max(least);
@@ -76,6 +75,13 @@ impl Tiling {
         let smallest = self.areas(frame).iter().map(|area| area.width.min(area.height)).min().unwrap_or(1).max(1);
         let needed = (u64::from(size) * u64::from(frame.0.min(frame.1))).div_ceil(u64::from(smallest));
         u32::try_from(needed).unwrap_or(u32::MAX).max(size)
+    }
+
+    /// Columns, rows and the least side of tiles with this side.
+    fn sized(&self, side: u32, (width, height): (u32, u32)) -> (u32, u32, u32) {
+        let side = side.min(width).min(height).max(1);
+        let (columns, rows) = self.fewer(self.count(width, side), self.count(height, side));
+        (columns, rows, side)
     }
 
     /// How many tiles of this side a length takes.
@@ -157,6 +163,14 @@ mod tests {
         let fewer = sized(1000, 0.0, 6).areas((4000, 3000));
         assert!(fewer.len() <= 6 && fewer[0].width > 1000, "{fewer:?}");
         assert_eq!(sized(9000, 0.0, 16).areas((4000, 3000))[0].width, 3000);
+    }
+
+    #[test]
+    fn a_share_of_the_width_is_the_size_it_makes() {
+        let share = |share| Tiling { cut: Cut::Share(share), ..sized(0, 0.1, 16) }.areas((4000, 3000));
+        assert_eq!(share(0.25), sized(1000, 0.1, 16).areas((4000, 3000)));
+        assert_eq!(share(7.0), sized(9000, 0.1, 16).areas((4000, 3000)));
+        assert!(share(1e-9).len() <= 16);
     }
 
     #[test]

@@ -161,7 +161,7 @@ fn folder() {
 /// The rest of the examples are started elsewhere; a new one must be started somewhere.
 #[test]
 fn every_example_is_started_by_a_test() {
-    let sources = ["examples.rs", "rtsp.rs", "workers.rs"]
+    let sources = ["examples.rs", "rtsp.rs", "v4l2.rs", "workers.rs"]
         .map(|name| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cameras").join(name)).unwrap())
         .concat();
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples")).unwrap() {

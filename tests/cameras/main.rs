@@ -6,6 +6,7 @@ mod examples;
 mod hostile;
 mod rtsp;
 mod server;
+mod v4l2;
 mod workers;
 
 #[path = "../support/mod.rs"]

@@ -168,7 +168,7 @@ impl Running {
             })
         });
         let picture = Picture::Encoded(publish.payload.into());
-        Frame { picture, name, captured_at, arrived: Instant::now(), receipt }
+        Frame { picture, name, captured_at, arrived: Instant::now(), media_time: None, receipt }
     }
 }
 

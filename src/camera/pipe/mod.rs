@@ -91,6 +91,9 @@ impl Pipe {
             running.waiting_since = None;
             self.framed = true;
         }
+        if self.options.once {
+            self.numbered.rate = self.splitter.rate();
+        }
         Some(self.numbered.hand_over(piece))
     }
 

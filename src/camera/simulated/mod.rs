@@ -156,7 +156,8 @@ impl Camera for Simulated {
         let captured_at = Timestamp::now();
         let picture = Picture::Rgb(self.draw(index));
         let name = format!("sim-{index:06}");
-        Ok(Next::Frame(Box::new(Frame { picture, name, captured_at, arrived: Instant::now(), receipt: None })))
+        let (arrived, media_time) = (Instant::now(), None);
+        Ok(Next::Frame(Box::new(Frame { picture, name, captured_at, arrived, media_time, receipt: None })))
     }
 }
 

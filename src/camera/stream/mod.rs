@@ -13,6 +13,9 @@ pub use multipart::Multipart;
 pub use raw::Raw;
 pub use y4m::Y4m;
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use super::{Picture, RawFormat};
 
 /// A frame, or what was wrong with the bytes where one should have been.
@@ -27,6 +30,22 @@ pub enum StreamFormat {
     Y4m,
     /// Raw frames of a size agreed upon.
     Raw(RawFormat),
+}
+
+/// Frames a second, as a fraction: 30000/1001 is that of NTSC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameRate {
+    numerator: NonZeroU32,
+    denominator: NonZeroU32,
+}
+
+impl FrameRate {
+    /// When frame `index` is due, counted from frame 0.
+    pub fn time_of(self, index: u64) -> Duration {
+        let nanoseconds = u128::from(index) * u128::from(self.denominator.get()) * 1_000_000_000;
+        let nanoseconds = nanoseconds / u128::from(self.numerator.get());
+        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
 }
 
 /// What a frame may cost.
@@ -68,6 +87,14 @@ impl Splitter {
             Self::Multipart(multipart) => multipart.take(input),
             Self::Y4m(y4m) => y4m.take(input),
             Self::Raw(raw) => raw.take(input),
+        }
+    }
+
+    /// The rate that the stream states, once its header is read.
+    pub fn rate(&self) -> Option<FrameRate> {
+        match self {
+            Self::Y4m(y4m) => y4m.rate(),
+            _ => None,
         }
     }
 

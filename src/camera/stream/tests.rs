@@ -206,6 +206,21 @@ fn the_end_within_a_frame_is_a_flaw() {
 }
 
 #[test]
+fn a_y4m_header_tells_when_a_frame_is_due() {
+    let time_of = |rate: &str, index| {
+        let mut splitter = Splitter::new(StreamFormat::Y4m, LIMITS);
+        assert_eq!(splitter.rate(), None, "before the header");
+        splitter.take(&mut format!("YUV4MPEG2 W16 H2 {rate}C420\n").as_bytes());
+        splitter.rate().map(|rate| rate.time_of(index).as_micros())
+    };
+    assert_eq!(time_of("F25:1 ", 50), Some(2_000_000));
+    assert_eq!(time_of("F30000:1001 ", 30_000), Some(1_001_000_000));
+    for unknown in ["F0:0 ", "F25:0 ", "F25 ", "Fast ", ""] {
+        assert_eq!(time_of(unknown, 50), None, "{unknown}");
+    }
+}
+
+#[test]
 fn a_y4m_header_that_cannot_be_used_names_the_cure() {
     for (stream, named) in [
         (&b"\xFF\xD8\xFF\xE0 a JPEG\n"[..], "camera.pipe.format"),

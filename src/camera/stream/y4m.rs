@@ -4,7 +4,7 @@
 //! A header line, then for each frame a line that begins with `FRAME` and the samples. There is no way back into step:
 //! after a flaw nothing more is taken, and whoever waits for frames starts the stream anew.
 
-use super::{Piece, Raw};
+use super::{FrameRate, Piece, Raw};
 use crate::camera::{Colours, Layout, RawFormat};
 
 /// Longest line. ffmpeg's are below 128 bytes.
@@ -16,6 +16,7 @@ const SIGNATURE: &str = "YUV4MPEG2 ";
 pub struct Y4m {
     pixels: u64,
     line: Vec<u8>,
+    rate: Option<FrameRate>,
     state: State,
 }
 
@@ -30,7 +31,7 @@ enum State {
 impl Y4m {
     /// At the start of a stream whose frames may have so many pixels.
     pub fn new(pixels: u64) -> Self {
-        Self { pixels, line: Vec::new(), state: State::Header }
+        Self { pixels, line: Vec::new(), rate: None, state: State::Header }
     }
 
     /// As [`super::Splitter::take`].
@@ -57,6 +58,11 @@ impl Y4m {
         None
     }
 
+    /// The rate that the header states, once it is read; none for one of unknown rate (`F0:0`).
+    pub fn rate(&self) -> Option<FrameRate> {
+        self.rate
+    }
+
     /// Bytes of a frame begun.
     pub fn unfinished(&self) -> usize {
         match &self.state {
@@ -68,6 +74,7 @@ impl Y4m {
     fn header(&mut self, input: &mut &[u8]) -> Result<(), String> {
         if let Some(line) = self.line(input)? {
             self.state = State::FrameLine(format(&line, self.pixels)?);
+            self.rate = rate(&line);
         }
         Ok(())
     }
@@ -99,6 +106,12 @@ impl Y4m {
             line
         }))
     }
+}
+
+/// `F30000:1001`: frames a second.
+fn rate(line: &str) -> Option<FrameRate> {
+    let (numerator, denominator) = line.split(' ').find_map(|field| field.strip_prefix('F'))?.split_once(':')?;
+    Some(FrameRate { numerator: numerator.parse().ok()?, denominator: denominator.parse().ok()? })
 }
 
 /// The format that a header line states.

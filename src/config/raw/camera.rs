@@ -17,6 +17,7 @@ pub(in crate::config) struct RawCamera {
     pub folder: Option<RawFolder>,
     pub simulated: Option<RawSimulated>,
     pub pipe: Option<RawPipe>,
+    pub v4l2: Option<RawV4l2>,
     pub video: Option<RawVideo>,
     pub http: Option<RawHttp>,
     pub mqtt: Option<RawMqttCamera>,
@@ -89,6 +90,39 @@ pub(in crate::config) struct RawPipe {
 
 fn mjpeg() -> String {
     "mjpeg".to_owned()
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct RawV4l2 {
+    /// The device's node.
+    pub device: PathBuf,
+    /// What its frames are: `mjpeg` or `yuyv`.
+    pub format: String,
+    /// Width asked for in pixels; the driver gives the nearest it has.
+    pub width: u32,
+    /// Height asked for in pixels; the driver gives the nearest it has.
+    pub height: u32,
+    /// Frames a second asked for; the driver's own when absent.
+    pub frames_per_second: Option<u32>,
+    /// What the samples of `yuyv` mean: `bt601`, `bt709` or `jpeg`.
+    pub colours: Option<Colours>,
+    /// Seconds without a frame after which the device is opened anew.
+    pub timeout_s: f64,
+}
+
+impl Default for RawV4l2 {
+    fn default() -> Self {
+        Self {
+            device: "/dev/video0".into(),
+            format: mjpeg(),
+            width: 1280,
+            height: 720,
+            frames_per_second: None,
+            colours: None,
+            timeout_s: patience(),
+        }
+    }
 }
 
 fn patience() -> f64 {
