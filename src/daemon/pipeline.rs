@@ -16,7 +16,7 @@ use super::vitals;
 use crate::camera::{Camera, CameraError, Frame, Next, Policy, Receipt, Slot};
 use crate::config::TilesConfig;
 use crate::decide::{Aggregate, Change, Decider, Rules, Tags, Transition};
-use crate::position::{Locator, Position};
+use crate::position::Locator;
 use crate::publish::{Head, Link, PromptsName};
 use crate::vision::{Area, Limits, Similar, Timings, Vision, VisionError};
 
@@ -238,9 +238,7 @@ impl Classifier {
             self.photograph(shared, frame);
         }
         let at = frame.arrived.saturating_duration_since(self.started);
-        let position = self.locator.locate(frame);
-        let position = position.as_ref();
-        let Embeddings { size, areas, vectors, timings } = match self.embed(frame, position, at) {
+        let Embeddings { size, areas, vectors, timings } = match self.embed(frame, at) {
             Ok(Some(embedded)) => embedded,
             Ok(None) => return shared.metrics.similar(),
             Err(error) => return fail(shared, cause(&error), &format_args!("frame {}: {error}", frame.name)),
@@ -252,6 +250,9 @@ impl Classifier {
         let scores = self.tiles.map_or(Aggregate::Max, |tiles| tiles.aggregate).combine(&parts);
         let changes = self.tags.update(at, &scores);
         let parts = self.tiles.map(|_| Parts { areas: &areas, scores: &parts });
+        // As late as can be: what the flight controller has said since makes the place surer.
+        let position = self.locator.locate(frame);
+        let position = position.as_ref();
         let (vector, seen) = (&vectors[0], areas[0]);
         let classified = Classified { frame, vector, scores: &scores, size, seen, parts, timings, position };
         let (result, embedding) = self.reporter.result(&classified, &self.tags, &self.decider);
@@ -267,14 +268,9 @@ impl Classifier {
     }
 
     /// A vector for each part of the frame, the whole of it first; `None` where it shows what the last one did.
-    fn embed(
-        &mut self,
-        frame: &Frame,
-        position: Option<&Position>,
-        at: Duration,
-    ) -> Result<Option<Embeddings>, VisionError> {
+    fn embed(&mut self, frame: &Frame, at: Duration) -> Result<Option<Embeddings>, VisionError> {
         let square = self.vision.square();
-        let tiling = self.tiles.map(|tiles| closer::tiling(&tiles, position, square));
+        let tiling = self.tiles.map(|tiles| closer::tiling(&tiles, || self.locator.locate(frame), square));
         let view = self.vision.look(&frame.picture, tiling.as_ref())?;
         if self.similar.as_mut().is_some_and(|similar| similar.skips(at, &view)) {
             return Ok(None);

@@ -127,7 +127,7 @@ impl Prepared {
         self.locator.admit(&frame);
         let position = self.locator.locate(&frame);
         let square = self.vision.square();
-        let tiling = self.config.tiles.map(|tiles| closer::tiling(&tiles, position.as_ref(), square));
+        let tiling = self.config.tiles.map(|tiles| closer::tiling(&tiles, || position.clone(), square));
         let view = self.vision.look(&frame.picture, tiling.as_ref())?;
         Ok(Photograph { frame, view, position, limits: self.config.limits })
     }
