@@ -1,6 +1,7 @@
 //! One fault each, against the scripted broker.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -292,12 +293,12 @@ fn no_more_is_under_way_than_the_broker_receives() {
 #[test]
 fn a_refused_topic_waits_and_those_of_others_go_on() {
     for reason in [NOT_AUTHORIZED, QUOTA_EXCEEDED] {
+        let mended = Arc::new(AtomicBool::new(false));
+        let takes_all = Arc::clone(&mended);
         let (broker, taken) = broker(move |peer, sender| {
             peer.connack(false, SUCCESS, &[]);
-            let mut refusals = 0;
             while let Some((id, topic, payload)) = peer.event() {
-                if topic.contains("/a/") && refusals < 2 {
-                    refusals += 1;
+                if topic.contains("/a/") && !takes_all.load(Ordering::SeqCst) {
                     peer.puback(id, reason);
                     continue;
                 }
@@ -315,10 +316,31 @@ fn a_refused_topic_waits_and_those_of_others_go_on() {
             ((stats.refused_topics, stats.spool.events, stats.spool.refused) == (1, 2, 0)).then_some(())
         });
         // The broker's configuration is mended: they come in their order.
+        mended.store(true, Ordering::SeqCst);
         assert_eq!(ids(&take(&taken, 2)), ["1", "2"]);
         nothing_waits(&front);
         assert_eq!((front.link.stats().refused_topics, front.link.stats().connects), (0, 1));
     }
+}
+
+#[test]
+fn one_refused_while_the_next_is_taken_comes_again_on_the_same_connection() {
+    let (broker, taken) = broker(|peer, sender| {
+        peer.connack(false, SUCCESS, &[]);
+        // Both are under way before the first is answered.
+        let (Some((first, ..)), Some((second, _, payload))) = (peer.event(), peer.event()) else { return };
+        peer.puback(first, QUOTA_EXCEEDED);
+        report(sender, peer.number, &payload);
+        peer.puback(second, SUCCESS);
+        serve(peer, sender);
+    });
+    let front = Front::start(broker.port);
+    front.events("a", &["1", "2"]);
+    let taken = take(&taken, 2);
+    assert_eq!(ids(&taken), ["2", "1"]);
+    assert_eq!(taken[1].connection, 0);
+    nothing_waits(&front);
+    wait_for("no refused topic", || (front.link.stats().refused_topics == 0).then_some(()));
 }
 
 #[test]

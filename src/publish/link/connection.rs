@@ -353,7 +353,7 @@ impl<'a> Connection<'a> {
             Item::Spooled(entry) if taken => {
                 self.spooled_acknowledged = true;
                 self.shared.spool.done(entry.ticket);
-                if self.shared.outbox().holds.accepted(&entry.topic, entry.ticket) {
+                if self.shared.outbox().holds.accepted(&entry.topic, entry.ticket, Instant::now()) {
                     log::info!("mqtt: the broker takes {} again", entry.topic);
                 }
             }

@@ -55,10 +55,19 @@ impl Holds {
         enough
     }
 
-    /// The broker took a message of this topic; true when it had been held.
-    pub fn accepted(&mut self, topic: &str, ticket: Ticket) -> bool {
+    /// The broker took a message of this topic; true when the topic is held no more.
+    pub fn accepted(&mut self, topic: &str, ticket: Ticket, now: Instant) -> bool {
         self.tries.remove(&ticket);
-        self.topics.remove(topic).is_some()
+        match self.topics.get_mut(topic) {
+            // It was under way when one before it was refused: that one waits in the spool, behind where reading stands, and
+            // would be forgotten there with the hold. It is tried again at once.
+            Some(hold) if hold.until.is_some() => {
+                hold.until = Some(now);
+                false
+            }
+            Some(_) => self.topics.remove(topic).is_some(),
+            None => false,
+        }
     }
 
     pub fn holds(&self, topic: &str) -> bool {
