@@ -3,11 +3,9 @@
 //! Written once over a register of [`Vector`] and compiled once per instruction set (`glue_for!` in
 //! [`super::kernels`]).
 
-use std::ops::Range;
-
-use super::kernels::MAX_TILE;
 use super::kernels::pool::Block;
 use super::kernels::vector::Vector;
+use super::kernels::windows::Windows;
 
 /// Lanes of the widest register.
 const MAX_LANES: usize = 16;
@@ -29,6 +27,11 @@ impl Scale {
         let scale = high / 255.0 - low / 255.0;
         let zero = if scale > 0.0 { (-low / scale).round_ties_even() as i32 } else { 0 };
         Scale { scale, zero }
+    }
+
+    /// The same for bytes that hold a level less `offset`.
+    pub fn stored(self, offset: i32) -> Scale {
+        Scale { zero: self.zero - offset, ..self }
     }
 }
 
@@ -62,19 +65,27 @@ fn load_short<V: Vector>(x: &[f32]) -> V {
 #[inline(always)]
 pub fn range<V: Vector>(x: &[f32]) -> Option<(f32, f32)> {
     let zero = V::splat(0.0);
-    // Loops, not closures: those are not sure to be inlined, and then lack this instruction set.
-    let (mut low, mut high, mut poison) = (zero, zero, zero);
-    let chunks = x.chunks_exact(V::LANES);
-    let rest = chunks.remainder();
-    for x in chunks {
-        let v = V::load(x);
-        (low, high) = (low.min(v), high.max(v));
-        // Stays 0 for finite values and becomes NaN for all others.
-        poison = v.fma(zero, poison);
+    // Loops, not closures: those are not sure to be inlined, and then lack this instruction set. Four of each, so that
+    // no step waits for the one before.
+    let (mut low, mut high, mut poison) = ([zero; 4], [zero; 4], [zero; 4]);
+    let mut fours = x.chunks_exact(4 * V::LANES);
+    for x in fours.by_ref() {
+        for i in 0..4 {
+            let v = V::load(&x[i * V::LANES..]);
+            (low[i], high[i]) = (v.min(low[i]), v.max(high[i]));
+            // Stays 0 for finite values and becomes NaN for all others.
+            poison[i] = v.fma(zero, poison[i]);
+        }
     }
-    if !rest.is_empty() {
-        let v = load_short::<V>(rest);
-        (low, high, poison) = (low.min(v), high.max(v), v.fma(zero, poison));
+    let mut low = low[0].min(low[1]).min(low[2].min(low[3]));
+    let mut high = high[0].max(high[1]).max(high[2].max(high[3]));
+    let mut poison = poison[0].add(poison[1]).add(poison[2].add(poison[3]));
+    let mut rest = fours.remainder();
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(V::LANES.min(rest.len()));
+        let v = if now.len() == V::LANES { V::load(now) } else { load_short::<V>(now) };
+        (low, high, poison) = (v.min(low), v.max(high), v.fma(zero, poison));
+        rest = later;
     }
     (poison.total() == 0.0).then(|| (low.lowest(), high.highest()))
 }
@@ -85,16 +96,21 @@ pub fn encode<V: Vector>(x: &[f32], scale: Scale, offset: i32, out: &mut [u8]) {
     let inverse = if scale.scale > 0.0 { 1.0 / scale.scale } else { 0.0 };
     // A scale so small that its inverse overflows stands for values indistinguishable from 0.
     let inverse = V::splat(if inverse.is_finite() { inverse } else { 0.0 });
-    let (zero, low, high) = (V::splat(scale.zero as f32), V::splat(0.0), V::splat(255.0));
+    let zero = V::splat(scale.zero as f32);
     let out = &mut out[..x.len()];
-    let (mut from, mut to) = (x.chunks_exact(V::LANES), out.chunks_exact_mut(V::LANES));
+    let (mut from, mut to) = (x.chunks_exact(4 * V::LANES), out.chunks_exact_mut(4 * V::LANES));
     for (x, out) in from.by_ref().zip(to.by_ref()) {
-        V::load(x).fma(inverse, zero).max(low).min(high).levels(offset, out);
+        let at = |i: usize| V::load(&x[i * V::LANES..]).fma(inverse, zero);
+        V::levels_of_four([at(0), at(1), at(2), at(3)], offset, out);
+    }
+    let (mut from, mut to) = (from.remainder().chunks_exact(V::LANES), to.into_remainder().chunks_exact_mut(V::LANES));
+    for (x, out) in from.by_ref().zip(to.by_ref()) {
+        V::load(x).fma(inverse, zero).levels(offset, out);
     }
     let (x, out) = (from.remainder(), to.into_remainder());
     if !x.is_empty() {
         let mut levels = [0u8; MAX_LANES];
-        load_short::<V>(x).fma(inverse, zero).max(low).min(high).levels(offset, &mut levels);
+        load_short::<V>(x).fma(inverse, zero).levels(offset, &mut levels);
         out.copy_from_slice(&levels[..x.len()]);
     }
 }
@@ -114,7 +130,7 @@ pub struct Quantise<'a> {
     pub stride: usize,
 }
 
-/// Writes each row's levels and scale; `scratch` holds a row. Returns the first row with a value that is not finite.
+/// Writes each row's bytes and what they mean; `scratch` holds a row. Returns the first row with a value that is not finite.
 #[inline(always)]
 pub fn quantise<V: Vector>(q: &Quantise, bytes: &mut [u8], scales: &mut [Scale], scratch: &mut [f32]) -> Option<usize> {
     let rows = q.x.chunks_exact(q.width).zip(bytes.chunks_exact_mut(q.stride)).zip(scales);
@@ -127,8 +143,9 @@ pub fn quantise<V: Vector>(q: &Quantise, bytes: &mut [u8], scales: &mut [Scale],
             None => x,
         };
         let Some((low, high)) = range::<V>(x) else { return Some(r) };
-        *scale = Scale::covering(low, high);
-        encode::<V>(x, *scale, q.offset, bytes);
+        let levels = Scale::covering(low, high);
+        encode::<V>(x, levels, q.offset, bytes);
+        *scale = levels.stored(q.offset);
     }
     None
 }
@@ -169,7 +186,7 @@ pub struct Finish<'a> {
     pub row: usize,
     /// Matrix column of the tile's first column.
     pub column: usize,
-    /// One a row; `zero` already less the kernel's offset.
+    /// One a row, of bytes as they are stored.
     pub rows: &'a [Scale],
     /// Sums of each column's weights.
     pub sums: &'a [i32],
@@ -194,7 +211,7 @@ pub fn accumulate<V: Vector>(rows: &[Scale], sums: &[i32], acc: &[i32], partial:
     for (r, row) in rows.iter().enumerate() {
         for c in (0..columns).step_by(V::LANES) {
             let partial = &mut partial[r * columns + c..][..V::LANES];
-            let v = V::sums(&acc[r * columns + c..], row.zero, &sums[c..]);
+            let v = V::sums(&acc[r * columns + c..], row.zero, V::ints(&sums[c..]));
             v.fma(V::splat(row.scale), V::load(partial)).store(partial);
         }
     }
@@ -256,37 +273,76 @@ impl Activate for QuickGelu {
     }
 }
 
-/// Stands for a residual or partial sums that are not there.
-const ZEROS: [f32; MAX_TILE] = [0.0; MAX_TILE];
-
 #[inline(always)]
 fn finish_with<V: Vector, A: Activate>(f: &Finish, acc: &[i32], out: &mut Block<f32>, activation: A) {
-    let from = f.column - out.columns().start;
     let width = f.columns.min(out.columns().end - f.column);
-    let whole = width / V::LANES * V::LANES;
-    let partial = f.partial.unwrap_or(&ZEROS);
-    for (r, row) in f.rows.iter().enumerate() {
-        let residual = match f.residual {
-            Some(x) => &x[(f.row + r) * f.width + f.column..][..width],
-            None => &ZEROS[..width],
-        };
-        let (acc, partial) = (&acc[r * f.columns..][..f.columns], &partial[r * f.columns..][..f.columns]);
-        let out = &mut out.row(f.row + r)[from..][..width];
-        let scale = V::splat(row.scale);
-        // Zipped chunks, so that no index is checked in the loop.
-        let sums = acc.chunks_exact(V::LANES).zip(partial.chunks_exact(V::LANES)).zip(f.sums.chunks_exact(V::LANES));
-        let columns = f.scale.chunks_exact(V::LANES).zip(f.bias.chunks_exact(V::LANES));
-        let ends = residual.chunks_exact(V::LANES).zip(out.chunks_exact_mut(V::LANES));
-        for ((((acc, partial), sums), (column, bias)), (residual, out)) in sums.zip(columns).zip(ends) {
-            let v = V::sums(acc, row.zero, sums).fma(scale, V::load(partial)).fma(V::load(column), V::load(bias));
-            activation.apply(v.add(V::load(residual))).store(out);
+    let mut column = 0;
+    while column + 4 * V::LANES <= width {
+        finish_columns::<V, A, 4>(f, acc, out, column, activation);
+        column += 4 * V::LANES;
+    }
+    while column + V::LANES <= width {
+        finish_columns::<V, A, 1>(f, acc, out, column, activation);
+        column += V::LANES;
+    }
+    while column < width {
+        finish_columns::<f32, A, 1>(f, acc, out, column, activation);
+        column += 1;
+    }
+}
+
+/// `C` registers of columns, from the tile's column `column` on: what belongs to the columns is read once for all rows.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "short loops over registers, which are written out")]
+fn finish_columns<V: Vector, A: Activate, const C: usize>(
+    f: &Finish,
+    acc: &[i32],
+    out: &mut Block<f32>,
+    column: usize,
+    activation: A,
+) {
+    let from = f.column + column - out.columns().start;
+    let mut sums = [V::ints(&f.sums[column..]); C];
+    let mut scale = [V::splat(0.0); C];
+    let mut bias = scale;
+    for i in 0..C {
+        sums[i] = V::ints(&f.sums[column + i * V::LANES..]);
+        scale[i] = V::load(&f.scale[column + i * V::LANES..]);
+        bias[i] = V::load(&f.bias[column + i * V::LANES..]);
+    }
+    let rows = f.rows.iter().zip(acc[column..].chunks(f.columns));
+    let outs = out.rows_of(f.row..f.row + f.rows.len(), from..from + C * V::LANES);
+    let mut partials = f.partial.map(|partial| partial[column..].chunks(f.columns));
+    let mut residuals = f.residual.map(|residual| residual[f.row * f.width + f.column + column..].chunks(f.width));
+    for ((row, acc), out) in rows.zip(outs) {
+        let (acc, out) = (&acc[..C * V::LANES], &mut out[..C * V::LANES]);
+        let row_scale = V::splat(row.scale);
+        let mut values = bias;
+        for i in 0..C {
+            values[i] = V::sums(&acc[i * V::LANES..], row.zero, sums[i]);
         }
-        if whole < width {
-            let v = V::sums(&acc[whole..], row.zero, &f.sums[whole..]).fma(scale, V::load(&partial[whole..]));
-            let v = v.fma(V::load(&f.scale[whole..]), V::load(&f.bias[whole..]));
-            let mut last = [0f32; MAX_LANES];
-            activation.apply(v.add(load_short(&residual[whole..]))).store(&mut last);
-            out[whole..].copy_from_slice(&last[..width - whole]);
+        match partials.as_mut().and_then(Iterator::next).map(|partial| &partial[..C * V::LANES]) {
+            Some(partial) => {
+                for i in 0..C {
+                    values[i] = values[i].fma(row_scale, V::load(&partial[i * V::LANES..]));
+                }
+            }
+            None => {
+                for i in 0..C {
+                    values[i] = values[i].mul(row_scale);
+                }
+            }
+        }
+        for i in 0..C {
+            values[i] = values[i].fma(scale[i], bias[i]);
+        }
+        if let Some(residual) = residuals.as_mut().and_then(Iterator::next).map(|residual| &residual[..C * V::LANES]) {
+            for i in 0..C {
+                values[i] = values[i].add(V::load(&residual[i * V::LANES..]));
+            }
+        }
+        for i in 0..C {
+            activation.apply(values[i]).store(&mut out[i * V::LANES..]);
         }
     }
 }
@@ -370,30 +426,17 @@ pub fn depthwise<V: Vector>(d: &Depthwise, y: usize, out: &mut [f32]) {
 /// One register's worth of channels of one line.
 #[inline(always)]
 fn depthwise_channels<V: Vector>(d: &Depthwise, y: usize, c: usize, out: &mut [f32]) {
-    let (channels, width) = (d.bias.len(), d.size.1);
-    let columns = out.len() / channels;
-    // Output columns whose window lies inside the line.
-    let first = d.before.1.div_ceil(d.stride.1).min(columns);
-    let last = (width + d.before.1).checked_sub(d.kernel.1).map(|spare| spare / d.stride.1);
-    let end = last.map_or(first, |last| (last + 1).clamp(first, columns));
-    let inside = match d.kernel {
-        (2, 2) => depthwise_inside::<V, 2>(d, (y, c), first..end, out),
-        (3, 3) => depthwise_inside::<V, 3>(d, (y, c), first..end, out),
-        _ => first..first,
-    };
-    for x in (0..inside.start).chain(inside.end..columns) {
-        depthwise_at::<V>(d, (y, x), c, out);
+    match (d.kernel, d.stride.1) {
+        ((2, 2), 2) if d.size.1 >= 2 => depthwise_line::<V, 2, 2>(d, (y, c), out),
+        ((3, 3), 1) if d.size.1 >= 3 => depthwise_line::<V, 3, 1>(d, (y, c), out),
+        ((3, 3), 2) if d.size.1 >= 3 => depthwise_line::<V, 3, 2>(d, (y, c), out),
+        _ => (0..out.len() / d.bias.len()).for_each(|x| depthwise_at::<V>(d, (y, x), c, out)),
     }
 }
 
-/// The columns of a line whose `N` x `N` window lies inside it: the taps stay in registers.
+/// The same for windows of `N` x `N`, `S` pixels apart, on lines of at least `N` pixels.
 #[inline(always)]
-fn depthwise_inside<V: Vector, const N: usize>(
-    d: &Depthwise,
-    (y, c): (usize, usize),
-    xs: Range<usize>,
-    out: &mut [f32],
-) -> Range<usize> {
+fn depthwise_line<V: Vector, const N: usize, const S: usize>(d: &Depthwise, (y, c): (usize, usize), out: &mut [f32]) {
     let (channels, (height, width)) = (d.bias.len(), d.size);
     let mut taps = [[V::splat(0.0); N]; N];
     let mut lines = [&d.x[..0]; N];
@@ -407,23 +450,26 @@ fn depthwise_inside<V: Vector, const N: usize>(
         }
         lines[ky] = &d.x[line.unwrap_or(0) * width * channels..][..width * channels];
     }
-    let bias = V::load(&d.bias[c..]);
-    let (low, high) = (V::splat(d.clamp.0), V::splat(d.clamp.1));
-    assert!(channels >= V::LANES, "a register of channels");
-    for x in xs.clone() {
-        let from = (x * d.stride.1 - d.before.1) * channels + c;
-        let mut sum = bias;
-        for (line, taps) in lines.iter().zip(taps) {
-            // One check a line: the pixels are a pixel's channels apart.
-            let mut line = &line[from..from + (N - 1) * channels + V::LANES];
-            for (kx, tap) in taps.into_iter().enumerate() {
-                sum = V::load(line).fma(tap, sum);
-                line = if kx + 1 < N { &line[channels..] } else { &[] };
+    let clamp = (V::splat(d.clamp.0), V::splat(d.clamp.1));
+    let windows = Windows { lines, taps, bias: V::load(&d.bias[c..]), clamp, channels };
+    let columns = out.len() / channels;
+    let first = d.before.1.div_ceil(S).min(columns);
+    let end = ((width + d.before.1 - N) / S + 1).clamp(first, columns);
+    if first < end {
+        windows.run::<S>(end - first, (first * S - d.before.1) * channels + c, &mut out[first * channels + c..]);
+    }
+    for x in (0..first).chain(end..columns) {
+        // A window that reaches over the edge: the outermost inside it, with the taps moved along and zeros behind them.
+        let from = (x * S).saturating_sub(d.before.1).min(width - N);
+        let mut edge = windows;
+        for (moved, taps) in edge.taps.iter_mut().zip(&windows.taps) {
+            for (pixel, tap) in moved.iter_mut().enumerate() {
+                let place = (from + pixel + d.before.1).checked_sub(x * S);
+                *tap = place.and_then(|place| taps.get(place)).copied().unwrap_or(V::splat(0.0));
             }
         }
-        sum.max(low).min(high).store(&mut out[x * channels + c..]);
+        edge.run::<S>(1, from * channels + c, &mut out[x * channels + c..]);
     }
-    xs
 }
 
 /// One register's worth of channels of one output pixel.

@@ -2,7 +2,7 @@
 
 use super::glue::{Activation, Finish, Scale};
 use super::kernels::pool::Block;
-use super::kernels::{MAX_TILE, Tile};
+use super::kernels::{Kernel, Tile};
 use super::packed::Packed;
 use super::runtime::Runtime;
 
@@ -11,6 +11,13 @@ const ROW_BLOCK_BYTES: usize = 256 << 10;
 
 /// Weights beyond this size do not stay in a second-level cache from one frame to the next and are fetched early.
 const STREAMED_BYTES: usize = 512 << 10;
+
+/// Most rows of sums that are finished at a time: enough that what a call costs does not count, few enough to stay in a
+/// first-level cache beside a panel.
+const STRIP_ROWS: usize = 72;
+
+/// Most columns that any kernel's panel has.
+const PANEL_COLUMNS: usize = 32;
 
 /// Where the activation bytes of one output row begin.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +85,7 @@ impl Walk {
     }
 }
 
-/// The scales of activation rows.
+/// The scales of activation rows, of bytes as they are stored.
 #[derive(Debug, Clone, Copy)]
 pub enum Scales<'a> {
     /// One a row.
@@ -89,13 +96,17 @@ pub enum Scales<'a> {
     Groups(&'a [Scale]),
 }
 
-impl Scales<'_> {
-    fn get(&self, row: usize, group: usize) -> Scale {
-        match self {
-            Scales::Rows(scales) => scales[row],
-            Scales::Images(scales, rows) => scales[row / rows],
-            Scales::Groups(scales) => scales[group],
+impl<'a> Scales<'a> {
+    /// Those of `count` rows from `row` on, for one group; what several rows share is written out into `shared`.
+    fn of(&self, (row, count): (usize, usize), group: usize, shared: &'a mut [Scale; STRIP_ROWS]) -> &'a [Scale] {
+        match *self {
+            Scales::Rows(scales) => return &scales[row..][..count],
+            Scales::Images(scales, rows) => {
+                shared.iter_mut().take(count).zip(row..).for_each(|(scale, row)| *scale = scales[row / rows]);
+            }
+            Scales::Groups(scales) => shared[..count].fill(scales[group]),
         }
+        &shared[..count]
     }
 }
 
@@ -149,77 +160,135 @@ impl Product<'_> {
         let (rows, columns) = (out.rows(), out.columns());
         let first = columns.start / layout.columns;
         let last = columns.end.div_ceil(layout.columns);
-        let mut acc = [0i32; MAX_TILE];
-        let mut partial = [0f32; MAX_TILE];
+        let mut sums = Sums { exact: [0; _], scaled: [0.0; _] };
         let streamed = self.weights.len() > STREAMED_BYTES;
         for panel in first..last {
-            let mut upcoming = if streamed { self.weights.upcoming(panel + 1) } else { &[] };
-            let share = upcoming.len().div_ceil(rows.len().div_ceil(layout.rows)).next_multiple_of(64);
+            let bytes = if streamed { self.weights.upcoming(panel + 1) } else { &[] };
+            let share = bytes.len().div_ceil(rows.len().div_ceil(layout.rows)).next_multiple_of(64);
+            let mut upcoming = Upcoming { bytes, share };
             let mut row = rows.start;
             while row < rows.end {
-                let count = self.walk.tile(row, rows.end, layout.rows);
-                let (now, later) = upcoming.split_at(share.min(upcoming.len()));
-                upcoming = later;
-                self.tile(runtime, (panel, row, count), now, (&mut acc, &mut partial), out);
+                let count = strip(rows.end - row, layout.rows);
+                self.strip(runtime, (panel, row, count), &mut upcoming, &mut sums, out);
                 row += count;
             }
         }
     }
 
-    fn tile(
+    /// Computes and finishes `count` rows of one panel.
+    fn strip(
         &self,
         runtime: &Runtime,
         (panel, row, count): (usize, usize, usize),
-        next: &[i8],
-        (acc, partial): (&mut [i32], &mut [f32]),
+        upcoming: &mut Upcoming,
+        sums: &mut Sums,
         out: &mut Block<f32>,
     ) {
         let kernel = &runtime.kernel;
-        let inner = self.weights.inner;
-        let start = self.walk.start(row);
-        let mut scales = [Scale::default(); MAX_ROWS];
-        if inner.groups > 1 {
-            partial.fill(0.0);
+        let columns = kernel.layout.columns;
+        let groups = self.weights.inner.groups;
+        let mut shared = [Scale::default(); STRIP_ROWS];
+        let scaled = &mut sums.scaled[..count * columns];
+        scaled.fill(0.0);
+        for group in 0..groups - 1 {
+            self.tiles(kernel, (panel, group), (row, count), upcoming, &mut sums.exact);
+            let scales = self.scales.of((row, count), group, &mut shared);
+            (kernel.glue.accumulate)(scales, self.weights.sums(panel, group), &sums.exact, scaled);
         }
-        for group in 0..inner.groups {
-            let tile = Tile {
-                a: &self.bytes[start + group * self.walk.group_stride()..],
-                rows: count,
-                row_stride: self.walk.row_stride(),
-                segments: inner.segments,
-                segment_stride: self.walk.segment_stride(),
-                steps: inner.padded_run(kernel.layout) / kernel.layout.depth,
-                panel: self.weights.panel(panel, group),
-                full_range: self.weights.full_range,
-                next: if group == 0 { next } else { &[] },
-            };
-            (kernel.tile)(&tile, acc);
-            for (r, scale) in scales[..count].iter_mut().enumerate() {
-                *scale = self.scales.get(row + r, group);
-                scale.zero -= kernel.layout.offset;
-            }
-            let sums = self.weights.sums(panel, group);
-            if group + 1 < inner.groups {
-                (kernel.glue.accumulate)(&scales[..count], sums, acc, partial);
-                continue;
-            }
-            let finish = Finish {
-                columns: kernel.layout.columns,
-                row,
-                column: panel * kernel.layout.columns,
-                rows: &scales[..count],
-                sums,
-                scale: self.weights.scale(panel),
-                bias: &self.bias[panel * kernel.layout.columns..][..kernel.layout.columns],
-                partial: (inner.groups > 1).then_some(&*partial),
-                activation: self.activation,
-                residual: self.residual,
-                width: self.weights.columns,
-            };
-            (kernel.glue.finish)(&finish, acc, out);
+        let group = groups - 1;
+        self.tiles(kernel, (panel, group), (row, count), upcoming, &mut sums.exact);
+        let finish = Finish {
+            columns,
+            row,
+            column: panel * columns,
+            rows: self.scales.of((row, count), group, &mut shared),
+            sums: self.weights.sums(panel, group),
+            scale: self.weights.scale(panel),
+            bias: &self.bias[panel * columns..][..columns],
+            partial: (groups > 1).then_some(&*scaled),
+            activation: self.activation,
+            residual: self.residual,
+            width: self.weights.columns,
+        };
+        (kernel.glue.finish)(&finish, &sums.exact[..count * columns], out);
+    }
+
+    /// The exact sums of one group, tile by tile.
+    fn tiles(
+        &self,
+        kernel: &Kernel,
+        (panel, group): (usize, usize),
+        (row, count): (usize, usize),
+        upcoming: &mut Upcoming,
+        sums: &mut [i32],
+    ) {
+        let inner = self.weights.inner;
+        let mut tile = Tile {
+            a: self.bytes,
+            rows: 0,
+            row_stride: self.walk.row_stride(),
+            segments: inner.segments,
+            segment_stride: self.walk.segment_stride(),
+            steps: inner.padded_run(kernel.layout) / kernel.layout.depth,
+            panel: self.weights.panel(panel, group),
+            full_range: self.weights.full_range,
+            next: &[],
+        };
+        let mut at = row;
+        while at < row + count {
+            tile.rows = self.walk.tile(at, row + count, kernel.layout.rows);
+            tile.a = &self.bytes[self.walk.start(at) + group * self.walk.group_stride()..];
+            tile.next = upcoming.take();
+            (kernel.tile)(&tile, &mut sums[(at - row) * kernel.layout.columns..]);
+            at += tile.rows;
         }
     }
 }
 
-/// The most rows any kernel's tile has.
-const MAX_ROWS: usize = 16;
+/// Sums of a strip.
+struct Sums {
+    exact: [i32; STRIP_ROWS * PANEL_COLUMNS],
+    /// Those of earlier groups, each times its rows' scales.
+    scaled: [f32; STRIP_ROWS * PANEL_COLUMNS],
+}
+
+/// The next panel's bytes, fetched early, a share with each tile.
+struct Upcoming<'a> {
+    bytes: &'a [i8],
+    share: usize,
+}
+
+impl<'a> Upcoming<'a> {
+    fn take(&mut self) -> &'a [i8] {
+        let (now, later) = self.bytes.split_at(self.share.min(self.bytes.len()));
+        self.bytes = later;
+        now
+    }
+}
+
+/// Rows of the next strip when `left` are left: strips are of like length and whole tiles.
+fn strip(left: usize, tile: usize) -> usize {
+    let most = STRIP_ROWS / tile * tile;
+    left.div_ceil(left.div_ceil(most)).next_multiple_of(tile).min(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strips_are_of_like_length_and_whole_tiles() {
+        for tile in 1..=16 {
+            for rows in 1..400 {
+                let (mut left, mut tiles, mut shortest) = (rows, 0, usize::MAX);
+                while left > 0 {
+                    let now = strip(left, tile);
+                    assert!((1..=STRIP_ROWS).contains(&now) && (now % tile == 0 || now == left), "{now} of {left}");
+                    (left, tiles, shortest) = (left - now, tiles + now.div_ceil(tile), shortest.min(now));
+                }
+                assert_eq!(tiles, rows.div_ceil(tile), "{rows} rows in tiles of {tile}");
+                assert!(rows <= STRIP_ROWS || shortest >= STRIP_ROWS / 4, "{shortest} of {rows}, tiles of {tile}");
+            }
+        }
+    }
+}

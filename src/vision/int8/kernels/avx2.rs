@@ -26,8 +26,12 @@ glue_for!(
     std::arch::x86_64::__m256
 );
 
+/// The routines of both 256-bit kernels.
+pub const GLUE: super::Glue = compiled::GLUE;
+
 x86_vector!(
     __m256,
+    __m256i,
     8,
     _mm256_set1_ps,
     _mm256_loadu_ps,
@@ -41,6 +45,7 @@ x86_vector!(
     _mm256_max_ps,
     round,
     scale,
+    _mm256_loadu_si256,
     sums,
     levels,
     total,
@@ -85,13 +90,9 @@ fn scale(v: __m256, n: __m256) -> __m256 {
     _mm256_mul_ps(v, _mm256_castsi256_ps(exponent))
 }
 
-/// # Safety
-/// Both pointers must be to 8 values.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn sums(acc: *const i32, zero: i32, sums: *const i32) -> __m256 {
-    // SAFETY: by the contract.
-    let (acc, sums) = unsafe { (_mm256_loadu_si256(acc.cast()), _mm256_loadu_si256(sums.cast())) };
+fn sums(acc: __m256i, zero: i32, sums: __m256i) -> __m256 {
     _mm256_cvtepi32_ps(_mm256_sub_epi32(acc, _mm256_mullo_epi32(sums, _mm256_set1_epi32(zero))))
 }
 
@@ -100,11 +101,13 @@ unsafe fn sums(acc: *const i32, zero: i32, sums: *const i32) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn levels(v: __m256, offset: i32, out: *mut u8) {
-    let levels =
-        _mm256_and_si256(_mm256_sub_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(offset)), _mm256_set1_epi32(255));
+    let levels = _mm256_cvtps_epi32(v);
+    // Both narrow with saturation: what is below 0 becomes 0, what is above 255 becomes 255.
     let words = _mm_packus_epi32(_mm256_castsi256_si128(levels), _mm256_extracti128_si256::<1>(levels));
+    let words = _mm_min_epu16(words, _mm_set1_epi16(255));
+    let bytes = _mm_sub_epi8(_mm_packus_epi16(words, words), _mm_set1_epi8(offset as i8));
     // SAFETY: by the contract.
-    unsafe { _mm_storel_epi64(out.cast(), _mm_packus_epi16(words, words)) };
+    unsafe { _mm_storel_epi64(out.cast(), bytes) };
 }
 
 fn tile(t: &Tile, acc: &mut [i32]) {
@@ -137,20 +140,23 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
                     *wide = i16::from(a);
                 }
             }
-            let panel = &t.panel[(s * t.steps + from) * 32..][..steps * 32];
-            let mut at: [*const i16; R] = std::array::from_fn(|r| wide[r].as_ptr());
-            for w in panel.chunks_exact(32) {
-                // SAFETY: `w` is 32 bytes long, two halves of 16; `at` is at the pair 2k of each row's buffer, k < CHUNK.
+            let mut w = t.panel[(s * t.steps + from) * 32..][..steps * 32].as_ptr();
+            let mut at = wide.as_ptr().cast::<i16>();
+            for _ in 0..steps {
+                // SAFETY: `w` is at the 32 bytes of a step, two halves of 16; `at` is at the pair 2k of the first row's buffer,
+                // k < CHUNK, and the other rows' lie a buffer's length apart. Past the last step neither is read through.
                 unsafe {
-                    let w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(w.as_ptr().cast()));
-                    let w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(w.as_ptr().add(16).cast()));
+                    let w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(w.cast()));
+                    let w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(w.wrapping_add(16).cast()));
                     unrolled!(R, ROW => {
-                        let a = _mm256_set1_epi32(at[ROW].cast::<i32>().read_unaligned());
+                        let pair = at.wrapping_add(2 * CHUNK * ROW).cast::<i32>();
+                        let a = _mm256_set1_epi32(pair.read_unaligned());
                         sums[ROW][0] = _mm256_add_epi32(sums[ROW][0], _mm256_madd_epi16(a, w0));
                         sums[ROW][1] = _mm256_add_epi32(sums[ROW][1], _mm256_madd_epi16(a, w1));
-                        at[ROW] = at[ROW].wrapping_add(2);
                     });
                 }
+                w = w.wrapping_add(32);
+                at = at.wrapping_add(2);
             }
         }
     }

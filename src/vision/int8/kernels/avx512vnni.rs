@@ -30,6 +30,7 @@ glue_for!(
 
 x86_vector!(
     __m512,
+    __m512i,
     16,
     _mm512_set1_ps,
     _mm512_loadu_ps,
@@ -43,6 +44,7 @@ x86_vector!(
     _mm512_max_ps,
     round,
     _mm512_scalef_ps,
+    _mm512_loadu_si512,
     sums,
     levels,
     _mm512_reduce_add_ps,
@@ -56,24 +58,21 @@ fn round(v: __m512) -> __m512 {
     _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v)
 }
 
-/// # Safety
-/// Both pointers must be to 16 values.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn sums(acc: *const i32, zero: i32, sums: *const i32) -> __m512 {
-    // SAFETY: by the contract.
-    let (acc, sums) = unsafe { (_mm512_loadu_si512(acc.cast()), _mm512_loadu_si512(sums.cast())) };
+fn sums(acc: __m512i, zero: i32, sums: __m512i) -> __m512 {
     _mm512_cvtepi32_ps(_mm512_sub_epi32(acc, _mm512_mullo_epi32(sums, _mm512_set1_epi32(zero))))
 }
 
 /// # Safety
 /// `out` must be to 16 bytes.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn levels(v: __m512, offset: i32, out: *mut u8) {
-    let levels = _mm512_sub_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(offset));
+    let levels = _mm512_max_epi32(_mm512_cvtps_epi32(v), _mm512_setzero_si512());
+    let bytes = _mm_sub_epi8(_mm512_cvtusepi32_epi8(levels), _mm_set1_epi8(offset as i8));
     // SAFETY: by the contract.
-    unsafe { _mm_storeu_si128(out.cast(), _mm512_cvtepi32_epi8(levels)) };
+    unsafe { _mm_storeu_si128(out.cast(), bytes) };
 }
 
 fn tile(t: &Tile, acc: &mut [i32]) {

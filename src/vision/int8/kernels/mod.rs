@@ -19,6 +19,8 @@ use pool::Block;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+#[cfg(target_arch = "x86_64")]
+mod avxvnni;
 pub mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -31,6 +33,7 @@ mod portable;
 #[cfg(test)]
 mod tests;
 pub mod vector;
+pub mod windows;
 
 /// The most `i32` sums any kernel's tile holds.
 pub const MAX_TILE: usize = 14 * 32;
@@ -168,6 +171,8 @@ pub enum KernelChoice {
     Portable,
     /// x86-64 with AVX2 and FMA.
     Avx2,
+    /// x86-64 with AVX-VNNI.
+    AvxVnni,
     /// x86-64 with AVX-512 VNNI.
     Avx512Vnni,
     /// aarch64 without dot product (Cortex-A53, A72).
@@ -180,8 +185,9 @@ pub enum KernelChoice {
 
 impl KernelChoice {
     /// Every kernel, best first.
-    pub const ALL: [KernelChoice; 6] = [
+    pub const ALL: [KernelChoice; 7] = [
         KernelChoice::Avx512Vnni,
+        KernelChoice::AvxVnni,
         KernelChoice::Avx2,
         KernelChoice::NeonI8mm,
         KernelChoice::NeonDot,
@@ -195,6 +201,8 @@ impl KernelChoice {
             KernelChoice::Portable => Some(portable::KERNEL),
             #[cfg(target_arch = "x86_64")]
             KernelChoice::Avx2 => avx2::kernel(),
+            #[cfg(target_arch = "x86_64")]
+            KernelChoice::AvxVnni => avxvnni::kernel(),
             #[cfg(target_arch = "x86_64")]
             KernelChoice::Avx512Vnni => avx512vnni::kernel(),
             #[cfg(target_arch = "aarch64")]
@@ -214,6 +222,7 @@ impl KernelChoice {
         let features = [
             ("avx2", is_x86_feature_detected!("avx2")),
             ("fma", is_x86_feature_detected!("fma")),
+            ("avxvnni", is_x86_feature_detected!("avxvnni")),
             ("avx512f", is_x86_feature_detected!("avx512f")),
             ("avx512bw", is_x86_feature_detected!("avx512bw")),
             ("avx512vnni", is_x86_feature_detected!("avx512vnni")),

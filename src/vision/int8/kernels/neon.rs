@@ -154,6 +154,7 @@ unsafe fn rows<const R: usize, const FULL: bool>(t: &Tile, acc: &mut [i32]) {
 }
 
 impl Vector for float32x4_t {
+    type Ints = int32x4_t;
     const LANES: usize = 4;
 
     #[inline(always)]
@@ -174,20 +175,37 @@ impl Vector for float32x4_t {
         unsafe { vst1q_f32(out.as_mut_ptr(), self) }
     }
     #[inline(always)]
-    fn sums(acc: &[i32], zero: i32, sums: &[i32]) -> Self {
-        let (acc, sums) = (&acc[..4], &sums[..4]);
-        // SAFETY: the slices are a register long.
-        unsafe { vcvtq_f32_s32(vmlsq_n_s32(vld1q_s32(acc.as_ptr()), vld1q_s32(sums.as_ptr()), zero)) }
+    fn ints(x: &[i32]) -> int32x4_t {
+        let x = &x[..4];
+        // SAFETY: the slice is a register long.
+        unsafe { vld1q_s32(x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn sums(acc: &[i32], zero: i32, sums: int32x4_t) -> Self {
+        // SAFETY: see `splat`.
+        unsafe { vcvtq_f32_s32(vmlsq_n_s32(Self::ints(acc), sums, zero)) }
     }
     #[inline(always)]
     fn levels(self, offset: i32, out: &mut [u8]) {
         let out = &mut out[..4];
-        // SAFETY: see `splat`.
+        // SAFETY: see `splat`. Both narrow with saturation, which limits to 0..=255.
         let word = unsafe {
-            let words = vmovn_s32(vsubq_s32(vcvtnq_s32_f32(self), vdupq_n_s32(offset)));
-            vget_lane_u32::<0>(vreinterpret_u32_s8(vmovn_s16(vcombine_s16(words, words))))
+            let words = vqmovun_s32(vcvtnq_s32_f32(self));
+            let bytes = vsub_u8(vqmovn_u16(vcombine_u16(words, words)), vdup_n_u8(offset as u8));
+            vget_lane_u32::<0>(vreinterpret_u32_u8(bytes))
         };
         out.copy_from_slice(&word.to_ne_bytes());
+    }
+    #[inline(always)]
+    fn levels_of_four([a, b, c, d]: [Self; 4], offset: i32, out: &mut [u8]) {
+        let out = &mut out[..16];
+        // SAFETY: see `levels`; the slice is 16 bytes long.
+        unsafe {
+            let low = vqmovun_high_s32(vqmovun_s32(vcvtnq_s32_f32(a)), vcvtnq_s32_f32(b));
+            let high = vqmovun_high_s32(vqmovun_s32(vcvtnq_s32_f32(c)), vcvtnq_s32_f32(d));
+            let bytes = vqmovn_high_u16(vqmovn_u16(low), high);
+            vst1q_u8(out.as_mut_ptr(), vsubq_u8(bytes, vdupq_n_u8(offset as u8)));
+        }
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -216,13 +234,13 @@ impl Vector for float32x4_t {
     }
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        // SAFETY: see `splat`. A selection, since `fmin` would answer NaN.
-        unsafe { vbslq_f32(vcltq_f32(self, other), self, other) }
+        // SAFETY: see `splat`. Of a number and NaN, the number.
+        unsafe { vminnmq_f32(self, other) }
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        // SAFETY: see `splat`. A selection, since `fmax` would answer NaN.
-        unsafe { vbslq_f32(vcgtq_f32(self, other), self, other) }
+        // SAFETY: see `splat`. Of a number and NaN, the number.
+        unsafe { vmaxnmq_f32(self, other) }
     }
     #[inline(always)]
     fn round(self) -> Self {

@@ -294,6 +294,24 @@ impl<T> Block<'_, T> {
             std::slice::from_raw_parts_mut(self.base.add(row * self.width + self.columns.start), self.columns.len())
         }
     }
+
+    /// Matrix rows `rows`, cut to columns counted from this piece's first.
+    ///
+    /// # Panics
+    /// When a row or a column belongs to another piece.
+    pub fn rows_of(&mut self, rows: Range<usize>, columns: Range<usize>) -> impl Iterator<Item = &mut [T]> {
+        assert!(self.rows.start <= rows.start && rows.end <= self.rows.end, "rows of another block");
+        assert!(columns.start <= columns.end && columns.end <= self.columns.len(), "columns of another block");
+        let (count, width) = (columns.len(), self.width);
+        let mut at = self.base.wrapping_add(rows.start * width + self.columns.start + columns.start);
+        rows.map(move |_| {
+            // SAFETY: as in `row`; each row is given out once, so the slices are disjoint, and the iterator holds the
+            // `&mut self` while they live. Behind the last row `at` is not used.
+            let row = unsafe { std::slice::from_raw_parts_mut(at, count) };
+            at = at.wrapping_add(width);
+            row
+        })
+    }
 }
 
 #[cfg(test)]

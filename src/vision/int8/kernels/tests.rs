@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::pool::Pool;
 use super::{Kernel, KernelChoice, MAX_TILE, Tile};
+use crate::vision::int8::glue::{Activation, Depthwise, Finish, Scale};
 use crate::vision::int8::packed::{Inner, Matrix, Packed};
 
 fn kernels() -> Vec<Kernel> {
@@ -145,6 +147,145 @@ fn the_sums_are_those_of_every_other_machine() {
                 (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
             });
             assert_eq!(digest, written, "{} on {rows} rows", kernel.name);
+        }
+    }
+}
+
+/// Values between -1 and 1, the same each time.
+fn values(seed: u32) -> impl FnMut() -> f32 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+#[test]
+fn ranges_cover_every_value_and_nothing_that_is_not_finite_passes() {
+    for kernel in kernels() {
+        for len in 0..140 {
+            let mut x: Vec<f32> = std::iter::repeat_with(values(len)).take(len as usize).collect();
+            let (low, high) = x.iter().fold((0f32, 0f32), |(low, high), x| (low.min(*x), high.max(*x)));
+            assert_eq!((kernel.glue.range)(&x), Some((low, high)), "{} of {len}", kernel.name);
+            for at in 0..x.len() {
+                let bad = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][at % 3];
+                let good = std::mem::replace(&mut x[at], bad);
+                assert_eq!((kernel.glue.range)(&x), None, "{}: {bad} at {at} of {len}", kernel.name);
+                x[at] = good;
+            }
+        }
+    }
+}
+
+#[test]
+fn levels_are_the_nearest_and_stay_within_a_byte() {
+    for kernel in kernels() {
+        for len in 0..140 {
+            // A scale that is too narrow for some: those are cut, not wrapped.
+            let scale = Scale::covering(-0.7, 0.8);
+            let x: Vec<f32> = std::iter::repeat_with(values(len)).take(len as usize).collect();
+            for offset in [0, 128] {
+                let mut out = vec![0xAA; x.len() + 1];
+                (kernel.glue.encode)(&x, scale, offset, &mut out);
+                assert_eq!(out[x.len()], 0xAA, "{} wrote beyond {len}", kernel.name);
+                for (x, out) in x.iter().zip(&out) {
+                    let exact = (f64::from(*x) / f64::from(scale.scale) + f64::from(scale.zero)).clamp(0.0, 255.0);
+                    let level = f64::from(out.wrapping_add(offset as u8));
+                    assert!((level - exact).abs() <= 0.501, "{}: {x} became {level} of {len}", kernel.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tiles_become_values_with_bias_residual_and_limits() {
+    for kernel in kernels() {
+        let pool = Pool::new(1).unwrap();
+        let (columns, rows) = (kernel.layout.columns, kernel.layout.rows);
+        for width in (1..=columns).chain([columns + 3]) {
+            for (partial, residual) in [(false, false), (true, false), (false, true), (true, true)] {
+                let mut random = values(width as u32);
+                let mut some = |count: usize| -> Vec<f32> { (0..count).map(|_| random()).collect() };
+                let acc: Vec<i32> = some(MAX_TILE).iter().map(|x| (x * 1e5) as i32).collect();
+                let sums: Vec<i32> = some(columns).iter().map(|x| (x * 1e3) as i32).collect();
+                let (scale, bias, parts) = (some(columns), some(columns), some(MAX_TILE));
+                let others = some(rows * width);
+                let scales: Vec<Scale> = (0..rows).map(|r| Scale { scale: 1e-5, zero: r as i32 * 20 - 30 }).collect();
+                let finish = Finish {
+                    columns,
+                    row: 0,
+                    column: 0,
+                    rows: &scales,
+                    sums: &sums,
+                    scale: &scale,
+                    bias: &bias,
+                    partial: partial.then_some(&parts),
+                    activation: Activation::Clamp { low: -0.5, high: 0.9 },
+                    residual: residual.then_some(&others),
+                    width,
+                };
+                let mut out = vec![f32::NAN; rows * width];
+                pool.blocks(&mut out, width, (rows, width), |block| (kernel.glue.finish)(&finish, &acc, block));
+                for (r, row) in out.chunks_exact(width).enumerate() {
+                    for (c, value) in row.iter().enumerate().take(columns) {
+                        let sum = acc[r * columns + c] - scales[r].zero * sums[c];
+                        let part = if partial { parts[r * columns + c] } else { 0.0 };
+                        let other = if residual { others[r * width + c] } else { 0.0 };
+                        let exact = (sum as f32 * scales[r].scale + part) * scale[c] + bias[c] + other;
+                        let off = (value - exact.clamp(-0.5, 0.9)).abs();
+                        assert!(off < 1e-5, "{}: {value} for {exact} at {r}, {c} of {width}", kernel.name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn depthwise_sums_are_those_of_the_definition() {
+    let shapes = [((1, 1), 3), ((2, 2), 2), ((3, 3), 1), ((3, 3), 2), ((5, 5), 1), ((3, 5), 1), ((2, 2), 1)];
+    for kernel in kernels() {
+        for (window, stride) in shapes {
+            for (channels, size, before) in
+                [(1, (5, 5), 1), (4, (9, 12), 1), (16, (7, 6), 0), (19, (8, 11), 1), (35, (6, 17), 1), (8, (5, 5), 2)]
+            {
+                let before = before.min(window.0 - 1);
+                let mut random = values(channels as u32);
+                let mut some = |count: usize| -> Vec<f32> { (0..count).map(|_| random()).collect() };
+                let x = some(size.0 * size.1 * channels);
+                let (taps, bias) = (some(window.0 * window.1 * channels), some(channels));
+                let layer = Depthwise {
+                    x: &x,
+                    size,
+                    taps: &taps,
+                    bias: &bias,
+                    kernel: window,
+                    stride: (stride, stride),
+                    before: (before, before),
+                    clamp: (-1.5, 1.5),
+                };
+                let outputs = |size: usize, window: usize| (size + 2 * before - window) / stride + 1;
+                let (height, width) = (outputs(size.0, window.0), outputs(size.1, window.1));
+                for y in 0..height {
+                    let mut out = vec![f32::NAN; width * channels];
+                    (kernel.glue.depthwise)(&layer, y, &mut out);
+                    for (at, value) in out.iter().enumerate() {
+                        let (left, c) = (at / channels * stride, at % channels);
+                        let mut sum = bias[c];
+                        for (ky, kx) in (0..window.0).flat_map(|ky| (0..window.1).map(move |kx| (ky, kx))) {
+                            let (line, column) =
+                                ((y * stride + ky).wrapping_sub(before), (left + kx).wrapping_sub(before));
+                            if line < size.0 && column < size.1 {
+                                let pixel = x[(line * size.1 + column) * channels + c];
+                                sum += pixel * taps[(ky * window.1 + kx) * channels + c];
+                            }
+                        }
+                        let off = (value - sum.clamp(-1.5, 1.5)).abs();
+                        assert!(off < 1e-5, "{}: {value} for {sum} at {y}, {at} of {layer:?}", kernel.name);
+                    }
+                }
+            }
         }
     }
 }

@@ -6,6 +6,8 @@
 
 /// A register of [`Vector::LANES`] values. Slices given to it must be at least as long.
 pub trait Vector: Copy {
+    /// As many 32-bit integers.
+    type Ints: Copy;
     /// Values in one register.
     const LANES: usize;
     /// `v` in every lane.
@@ -14,10 +16,22 @@ pub trait Vector: Copy {
     fn load(x: &[f32]) -> Self;
     /// Writes the first values of `out`.
     fn store(self, out: &mut [f32]);
+    /// The first integers of `x`.
+    fn ints(x: &[i32]) -> Self::Ints;
     /// `acc - zero · sums`, exactly, then as values.
-    fn sums(acc: &[i32], zero: i32, sums: &[i32]) -> Self;
-    /// Rounds values in `0..=255` to the nearest level, ties to even, and writes `level - offset` as bytes.
+    fn sums(acc: &[i32], zero: i32, sums: Self::Ints) -> Self;
+    /// Rounds to the nearest level, ties to even, limits that to `0..=255` and writes `level - offset` as bytes. Magnitudes
+    /// are below 2²².
     fn levels(self, offset: i32, out: &mut [u8]);
+    /// The same of four registers, one behind the other: narrowing to bytes is cheaper by fours.
+    #[inline(always)]
+    fn levels_of_four(four: [Self; 4], offset: i32, out: &mut [u8]) {
+        let [a, b, c, d] = four;
+        a.levels(offset, out);
+        b.levels(offset, &mut out[Self::LANES..]);
+        c.levels(offset, &mut out[2 * Self::LANES..]);
+        d.levels(offset, &mut out[3 * Self::LANES..]);
+    }
     /// Lane by lane.
     fn add(self, other: Self) -> Self;
     /// Lane by lane.
@@ -28,9 +42,9 @@ pub trait Vector: Copy {
     fn div(self, other: Self) -> Self;
     /// `self · b + c`, fused where that is an instruction.
     fn fma(self, b: Self, c: Self) -> Self;
-    /// The lesser, lane by lane; `other` where one is NaN.
+    /// The lesser, lane by lane; `other` where `self` is NaN.
     fn min(self, other: Self) -> Self;
-    /// The greater, lane by lane; `other` where one is NaN.
+    /// The greater, lane by lane; `other` where `self` is NaN.
     fn max(self, other: Self) -> Self;
     /// To the nearest whole number, ties to even; for magnitudes below 2²².
     fn round(self) -> Self;
@@ -45,6 +59,7 @@ pub trait Vector: Copy {
 }
 
 impl Vector for f32 {
+    type Ints = i32;
     const LANES: usize = 1;
 
     #[inline(always)]
@@ -60,12 +75,16 @@ impl Vector for f32 {
         out[0] = self;
     }
     #[inline(always)]
-    fn sums(acc: &[i32], zero: i32, sums: &[i32]) -> f32 {
-        (acc[0] - zero * sums[0]) as f32
+    fn ints(x: &[i32]) -> i32 {
+        x[0]
+    }
+    #[inline(always)]
+    fn sums(acc: &[i32], zero: i32, sums: i32) -> f32 {
+        (acc[0] - zero * sums) as f32
     }
     #[inline(always)]
     fn levels(self, offset: i32, out: &mut [u8]) {
-        out[0] = (self.round() as i32 - offset) as u8;
+        out[0] = ((self.round() as i32).clamp(0, 255) - offset) as u8;
     }
     #[inline(always)]
     fn add(self, other: f32) -> f32 {
@@ -125,10 +144,11 @@ impl Vector for f32 {
 /// the type is used by functions of its own kernel file alone, which run after its features were detected.
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86_vector {
-    ($register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $fma:ident, $min:ident, $max:ident, $round:path, $scale:path, $sums:path, $levels:path,
+    ($register:ty, $ints:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident,
+     $div:ident, $fma:ident, $min:ident, $max:ident, $round:path, $scale:path, $ints_of:path, $sums:path, $levels:path,
      $total:path, $lowest:path, $highest:path) => {
         impl crate::vision::int8::kernels::vector::Vector for $register {
+            type Ints = $ints;
             const LANES: usize = $lanes;
 
             #[inline(always)]
@@ -149,10 +169,15 @@ macro_rules! x86_vector {
                 unsafe { $store(out.as_mut_ptr(), self) }
             }
             #[inline(always)]
-            fn sums(acc: &[i32], zero: i32, sums: &[i32]) -> Self {
-                let (acc, sums) = (&acc[..$lanes], &sums[..$lanes]);
-                // SAFETY: see the macro; the slices are a register long.
-                unsafe { $sums(acc.as_ptr(), zero, sums.as_ptr()) }
+            fn ints(x: &[i32]) -> $ints {
+                let x = &x[..$lanes];
+                // SAFETY: see the macro; the slice is a register long.
+                unsafe { $ints_of(x.as_ptr().cast()) }
+            }
+            #[inline(always)]
+            fn sums(acc: &[i32], zero: i32, sums: $ints) -> Self {
+                // SAFETY: see the macro.
+                unsafe { $sums(Self::ints(acc), zero, sums) }
             }
             #[inline(always)]
             fn levels(self, offset: i32, out: &mut [u8]) {

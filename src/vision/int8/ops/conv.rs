@@ -105,7 +105,7 @@ impl Conv {
                 }
             }
         });
-        Ok(scale)
+        Ok(scale.stored(kernel.layout.offset))
     }
 
     fn product<'a>(

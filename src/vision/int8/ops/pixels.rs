@@ -27,7 +27,7 @@ pub struct PixelConv {
     pub bias: Arc<Vec<f32>>,
     /// Kernel size, strides, padding.
     pub window: Window,
-    /// One a colour: what a level is worth after normalising.
+    /// One a colour: what a stored byte is worth after normalising.
     pub scales: [Scale; 3],
     /// The levels of the padding, one a colour.
     pub blank: [u8; 3],

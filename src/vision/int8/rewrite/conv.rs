@@ -132,7 +132,8 @@ impl<'a> Found<'a> {
             weights: Arc::new(weights),
             bias: Arc::new(bias),
             window: self.window,
-            scales: std.map(|std| Scale { scale: 1.0 / (255.0 * std), zero: 0 }),
+            scales: std
+                .map(|std| Scale { scale: 1.0 / (255.0 * std), zero: 0 }.stored(context.runtime.kernel.layout.offset)),
             blank: mean.map(|mean| (mean * 255.0).round_ties_even() as u8),
             activation: self.epilogue.activation,
         })
