@@ -210,7 +210,7 @@ fn bench_measures_every_stage() {
     assert!(share > 0.0 && share < 1.5, "{report}");
 }
 
-#[cfg(feature = "host")]
+#[cfg(feature = "demo")]
 #[test]
 fn the_demo_needs_nothing_else_installed() {
     let port = support::free_port().to_string();
@@ -221,7 +221,7 @@ fn the_demo_needs_nothing_else_installed() {
     assert!(said.contains("20 results received"));
 }
 
-#[cfg(feature = "host")]
+#[cfg(feature = "demo")]
 #[test]
 fn mosquitto_sub_beside_the_demo_sees_the_same() {
     if !support::have("mosquitto_sub") {
@@ -240,7 +240,7 @@ fn mosquitto_sub_beside_the_demo_sees_the_same() {
     assert!(results.len() == 3 && results.iter().all(|result| result["schema"] == "remoteclip.result/1"));
 }
 
-#[cfg(feature = "host")]
+#[cfg(feature = "demo")]
 #[test]
 fn a_taken_port_is_explained() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

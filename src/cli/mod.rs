@@ -6,7 +6,7 @@ mod bundle;
 mod calibrate;
 mod check;
 mod classify;
-#[cfg(feature = "host")]
+#[cfg(feature = "demo")]
 mod demo;
 #[cfg(feature = "host")]
 mod eval;
@@ -49,7 +49,7 @@ enum Command {
     #[command(subcommand)]
     Prompts(prompts::Command),
     /// Fly the simulated camera against a broker of its own and print what a subscriber receives
-    #[cfg(feature = "host")]
+    #[cfg(feature = "demo")]
     Demo(demo::Args),
     /// Measure a bundle on a data set against its full-precision reference
     #[cfg(feature = "host")]
@@ -86,7 +86,7 @@ impl Cli {
             Command::Check(args) => check::run(&args),
             Command::Bundle(command) => bundle::run(&command),
             Command::Prompts(command) => prompts::run(&command),
-            #[cfg(feature = "host")]
+            #[cfg(feature = "demo")]
             Command::Demo(args) => demo::run(&args),
             #[cfg(feature = "host")]
             Command::Eval(args) => Ok(eval::run(&args)),
