@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::pool::Pool;
 use super::{Kernel, KernelChoice, MAX_TILE, Tile};
-use crate::vision::int8::glue::{Activation, Depthwise, Finish, Scale};
+use crate::vision::int8::glue::{Activation, Attend, Depthwise, Finish, Scale, Strided};
 use crate::vision::int8::packed::{Inner, Matrix, Packed};
 
 fn kernels() -> Vec<Kernel> {
@@ -285,6 +285,72 @@ fn depthwise_sums_are_those_of_the_definition() {
                         assert!(off < 1e-5, "{}: {value} for {sum} at {y}, {at} of {layer:?}", kernel.name);
                     }
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_weighs_values_by_the_softmax_of_its_scores() {
+    for kernel in kernels() {
+        let pool = Pool::new(1).unwrap();
+        for (asking, answering, depth, width) in
+            [(1, 1, 1, 1), (3, 5, 8, 20), (50, 50, 64, 64), (6, 65, 20, 17), (2, 130, 3, 70)]
+        {
+            let mut random = values(asking as u32);
+            let mut some = |count: usize| -> Vec<f32> { (0..count).map(|_| random() * 2.0).collect() };
+            // Rows lie further apart than they are long, as those of one head among several do.
+            let (q, k, v) = (some(asking * (depth + 3)), some(answering * (depth + 3)), some(answering * (width + 1)));
+            let attend = Attend {
+                q: Strided { values: &q, stride: depth + 3 },
+                k: Strided { values: &k, stride: depth + 3 },
+                v: Strided { values: &v, stride: width + 1 },
+                tokens: (asking, answering),
+                depth: (depth, width),
+                scale: 0.7,
+            };
+            let mut out = vec![f32::NAN; asking * width];
+            pool.blocks(&mut out, width, (asking, width), |block| {
+                (kernel.glue.attend)(&attend, &mut vec![f32::NAN; attend.scratch()], block);
+            });
+            for (t, row) in out.chunks_exact(width).enumerate() {
+                let score = |a: usize| {
+                    let products =
+                        (0..depth).map(|d| f64::from(q[t * (depth + 3) + d]) * f64::from(k[a * (depth + 3) + d]));
+                    (0.7 * products.sum::<f64>()).exp()
+                };
+                let scores: Vec<f64> = (0..answering).map(score).collect();
+                let total: f64 = scores.iter().sum();
+                for (c, value) in row.iter().enumerate() {
+                    let weighed = scores.iter().enumerate().map(|(a, score)| score * f64::from(v[a * (width + 1) + c]));
+                    let exact = weighed.sum::<f64>() / total;
+                    let off = (f64::from(*value) - exact).abs();
+                    assert!(off < 1e-5, "{}: {value} for {exact}, {asking} of {answering}, {depth}", kernel.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_normalised_row_has_mean_bias_and_deviation_gain() {
+    for kernel in kernels() {
+        for len in 2..140 {
+            let mut random = values(len as u32);
+            let mut some = || -> Vec<f32> { (0..len).map(|_| random()).collect() };
+            let (x, gain, bias) = (some(), some(), some());
+            let mut out = vec![f32::NAN; len];
+            (kernel.glue.layer_norm)(&x, &gain, &bias, 1e-3, &mut out);
+            let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / len as f64;
+            let variance = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / len as f64;
+            for (i, value) in out.iter().enumerate() {
+                let exact =
+                    (f64::from(x[i]) - mean) / (variance + 1e-3).sqrt() * f64::from(gain[i]) + f64::from(bias[i]);
+                assert!(
+                    (f64::from(*value) - exact).abs() < 1e-4,
+                    "{}: {value} for {exact} at {i} of {len}",
+                    kernel.name
+                );
             }
         }
     }

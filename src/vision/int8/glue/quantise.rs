@@ -1,0 +1,175 @@
+//! Values to bytes: a row's range, the scale that covers it, its levels.
+
+use super::{MAX_LANES, layer_norm};
+use crate::vision::int8::kernels::vector::Vector;
+
+/// How one row's levels `0..=255` map to values: `value = scale · (level - zero)`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Scale {
+    /// Value of one level.
+    pub scale: f32,
+    /// The level of 0.0; exact, so that padding with it is exact.
+    pub zero: i32,
+}
+
+impl Scale {
+    /// The finest scale whose levels cover `low..=high` and 0.
+    pub fn covering(low: f32, high: f32) -> Scale {
+        let (low, high) = (low.min(0.0), high.max(0.0));
+        // Divided first: the difference of two finite values can overflow. An all-zero row keeps scale 0.
+        let scale = high / 255.0 - low / 255.0;
+        let zero = if scale > 0.0 { (-low / scale).round_ties_even() as i32 } else { 0 };
+        Scale { scale, zero }
+    }
+
+    /// The same for bytes that hold a level less `offset`.
+    pub fn stored(self, offset: i32) -> Scale {
+        Scale { zero: self.zero - offset, ..self }
+    }
+}
+
+/// The first `x.len()` values of a register, zeros behind them.
+#[inline(always)]
+fn load_short<V: Vector>(x: &[f32]) -> V {
+    let mut last = [0f32; MAX_LANES];
+    last[..x.len()].copy_from_slice(x);
+    V::load(&last)
+}
+
+/// Lowest and highest value of `x` and 0, or `None` when one is not finite.
+#[inline(always)]
+pub fn range<V: Vector>(x: &[f32]) -> Option<(f32, f32)> {
+    let zero = V::splat(0.0);
+    // Loops, not closures: those are not sure to be inlined, and then lack this instruction set. Four of each, so that
+    // no step waits for the one before.
+    let (mut low, mut high, mut poison) = ([zero; 4], [zero; 4], [zero; 4]);
+    let mut fours = x.chunks_exact(4 * V::LANES);
+    for x in fours.by_ref() {
+        for i in 0..4 {
+            let v = V::load(&x[i * V::LANES..]);
+            (low[i], high[i]) = (v.min(low[i]), v.max(high[i]));
+            // Stays 0 for finite values and becomes NaN for all others.
+            poison[i] = v.fma(zero, poison[i]);
+        }
+    }
+    let mut low = low[0].min(low[1]).min(low[2].min(low[3]));
+    let mut high = high[0].max(high[1]).max(high[2].max(high[3]));
+    let mut poison = poison[0].add(poison[1]).add(poison[2].add(poison[3]));
+    let mut rest = fours.remainder();
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(V::LANES.min(rest.len()));
+        let v = if now.len() == V::LANES { V::load(now) } else { load_short::<V>(now) };
+        (low, high, poison) = (v.min(low), v.max(high), v.fma(zero, poison));
+        rest = later;
+    }
+    (poison.total() == 0.0).then(|| (low.lowest(), high.highest()))
+}
+
+/// Writes the levels of `x` under `scale`, less `offset`, as bytes.
+#[inline(always)]
+pub fn encode<V: Vector>(x: &[f32], scale: Scale, offset: i32, out: &mut [u8]) {
+    let inverse = if scale.scale > 0.0 { 1.0 / scale.scale } else { 0.0 };
+    // A scale so small that its inverse overflows stands for values indistinguishable from 0.
+    let inverse = V::splat(if inverse.is_finite() { inverse } else { 0.0 });
+    let zero = V::splat(scale.zero as f32);
+    let out = &mut out[..x.len()];
+    let (mut from, mut to) = (x.chunks_exact(4 * V::LANES), out.chunks_exact_mut(4 * V::LANES));
+    for (x, out) in from.by_ref().zip(to.by_ref()) {
+        let at = |i: usize| V::load(&x[i * V::LANES..]).fma(inverse, zero);
+        V::levels_of_four([at(0), at(1), at(2), at(3)], offset, out);
+    }
+    let (mut from, mut to) = (from.remainder().chunks_exact(V::LANES), to.into_remainder().chunks_exact_mut(V::LANES));
+    for (x, out) in from.by_ref().zip(to.by_ref()) {
+        V::load(x).fma(inverse, zero).levels(offset, out);
+    }
+    let (x, out) = (from.remainder(), to.into_remainder());
+    if !x.is_empty() {
+        let mut levels = [0u8; MAX_LANES];
+        load_short::<V>(x).fma(inverse, zero).levels(offset, &mut levels);
+        out.copy_from_slice(&levels[..x.len()]);
+    }
+}
+
+/// Rows to be quantised, each by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Quantise<'a> {
+    /// The rows, one behind the other.
+    pub x: &'a [f32],
+    /// Values in a row.
+    pub width: usize,
+    /// Gain, bias and epsilon of a layer normalisation that comes first.
+    pub norm: Option<(&'a [f32], &'a [f32], f32)>,
+    /// What is subtracted from a level to store it.
+    pub offset: i32,
+    /// Bytes from one quantised row to the next.
+    pub stride: usize,
+}
+
+/// Writes each row's bytes and what they mean; `scratch` holds a row. Returns the first row with a value that is not finite.
+#[inline(always)]
+pub fn quantise<V: Vector>(q: &Quantise, bytes: &mut [u8], scales: &mut [Scale], scratch: &mut [f32]) -> Option<usize> {
+    let rows = q.x.chunks_exact(q.width).zip(bytes.chunks_exact_mut(q.stride)).zip(scales);
+    for (r, ((x, bytes), scale)) in rows.enumerate() {
+        let x = match q.norm {
+            Some((gain, bias, epsilon)) => {
+                layer_norm::<V>(x, gain, bias, epsilon, scratch);
+                &*scratch
+            }
+            None => x,
+        };
+        let Some((low, high)) = range::<V>(x) else { return Some(r) };
+        let levels = Scale::covering(low, high);
+        encode::<V>(x, levels, q.offset, bytes);
+        *scale = levels.stored(q.offset);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_covers_the_row_and_zero() {
+        assert_eq!(range::<f32>(&[3.0; 20]), Some((0.0, 3.0)));
+        assert_eq!(range::<f32>(&[]), Some((0.0, 0.0)));
+        let mut x: Vec<f32> = (0..37).map(|i| i as f32).collect();
+        x[36] = -5.0;
+        assert_eq!(range::<f32>(&x), Some((-5.0, 35.0)));
+    }
+
+    #[test]
+    fn whatever_is_not_finite_is_noticed_wherever_it_stands() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in 0..37 {
+                let mut x = [1.0; 37];
+                x[at] = bad;
+                assert_eq!(range::<f32>(&x), None, "{bad} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn levels_are_within_half_a_step() {
+        for (low, high) in [(-1.0, 1.0), (0.0, 6.0), (-3.0, 0.0), (-1e30, 3e38), (-1e-30, 1e-31), (-0.001, 100.0)] {
+            let x: Vec<f32> = (0..50).map(|i| low + (high - low) * (i as f32 / 49.0)).collect();
+            let scale = Scale::covering(low, high);
+            for offset in [0, 128] {
+                let mut levels = [0; 50];
+                encode::<f32>(&x, scale, offset, &mut levels);
+                for (x, level) in x.iter().zip(levels) {
+                    let level = i32::from(level.wrapping_add(offset as u8));
+                    let back = scale.scale * (level - scale.zero) as f32;
+                    assert!((back - x).abs() <= 0.502 * scale.scale, "{x} became {back} of {low}..{high}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_zeros_stays_zeros() {
+        let mut levels = [9; 5];
+        encode::<f32>(&[0.0; 5], Scale::covering(0.0, 0.0), 0, &mut levels);
+        assert_eq!((levels, Scale::covering(0.0, 0.0)), ([0; 5], Scale { scale: 0.0, zero: 0 }));
+    }
+}
