@@ -283,7 +283,10 @@ mod tests {
                 let (mut left, mut tiles, mut shortest) = (rows, 0, usize::MAX);
                 while left > 0 {
                     let now = strip(left, tile);
-                    assert!((1..=STRIP_ROWS).contains(&now) && (now % tile == 0 || now == left), "{now} of {left}");
+                    assert!(
+                        (1..=STRIP_ROWS).contains(&now) && (now.is_multiple_of(tile) || now == left),
+                        "{now} of {left}"
+                    );
                     (left, tiles, shortest) = (left - now, tiles + now.div_ceil(tile), shortest.min(now));
                 }
                 assert_eq!(tiles, rows.div_ceil(tile), "{rows} rows in tiles of {tile}");

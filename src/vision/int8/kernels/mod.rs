@@ -252,7 +252,12 @@ macro_rules! unrolled {
     };
     (@ $count:expr, $r:ident => $body:expr; $($i:literal)*) => {
         $(if $i < $count {
-            #[allow(clippy::identity_op, clippy::erasing_op, reason = "written once for every row")]
+            #[allow(
+                clippy::identity_op,
+                clippy::erasing_op,
+                clippy::absurd_extreme_comparisons,
+                reason = "written once for every row, the first among them"
+            )]
             {
                 const $r: usize = $i;
                 $body
