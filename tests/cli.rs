@@ -5,7 +5,9 @@
 mod support;
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
+#[cfg(feature = "demo")]
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use support::binary;
