@@ -33,7 +33,7 @@ binary=$root/usr/bin/remoteclipd
 [ "$(dpkg-deb -f "$deb" Architecture)" = "$arch" ] || fail "the package is of another architecture"
 LC_ALL=C readelf -h "$binary" | grep -q "Machine:.*$machine" || fail "the binary is not for $machine"
 bytes=$(stat -c %s "$binary")
-[ "$bytes" -le 12000000 ] || fail "the binary takes $bytes bytes, more than 12 MB"
+[ "$bytes" -le $((12 << 20)) ] || fail "the binary takes $bytes bytes, more than 12 MiB"
 foreign=$(LC_ALL=C readelf -d "$binary" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | grep -Ev '^(libc|libm|libgcc_s|ld-linux-(aarch64|x86-64))\.so' || true)
 [ -z "$foreign" ] || fail "the binary needs libraries that the package does not ask for: $foreign"
 glibc=$(LC_ALL=C readelf -V "$binary" | grep -o 'GLIBC_2\.[0-9]*' | sort -uV | tail -1)
