@@ -189,7 +189,9 @@ impl Product<'_> {
         let groups = self.weights.inner.groups;
         let mut shared = [Scale::default(); STRIP_ROWS];
         let scaled = &mut sums.scaled[..count * columns];
-        scaled.fill(0.0);
+        if groups > 1 {
+            scaled.fill(0.0);
+        }
         for group in 0..groups - 1 {
             self.tiles(kernel, (panel, group), (row, count), upcoming, &mut sums.exact);
             let scales = self.scales.of((row, count), group, &mut shared);

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::vector::x86_vector;
-use super::{Kernel, Layout, Tile, glue_for, unrolled};
+use super::{Kernel, Layout, Tile, by_rows, glue_for, unrolled};
 
 const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 2, offset: 0 };
 
@@ -113,16 +113,7 @@ unsafe fn levels(v: __m256, offset: i32, out: *mut u8) {
 fn tile(t: &Tile, acc: &mut [i32]) {
     t.check(LAYOUT, acc);
     // SAFETY: `kernel` is the only way here and has detected the features; `check` has bounded every access.
-    unsafe {
-        match t.rows {
-            1 => rows::<1>(t, acc),
-            2 => rows::<2>(t, acc),
-            3 => rows::<3>(t, acc),
-            4 => rows::<4>(t, acc),
-            5 => rows::<5>(t, acc),
-            _ => rows::<6>(t, acc),
-        }
-    }
+    unsafe { by_rows!(rows, t, acc; 1 2 3 4 5; 6) }
 }
 
 /// # Safety

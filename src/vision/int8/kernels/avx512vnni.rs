@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::vector::x86_vector;
-use super::{Kernel, Layout, Tile, glue_for, unrolled};
+use super::{Kernel, Layout, Tile, by_rows, glue_for, unrolled};
 
 const LAYOUT: Layout = Layout { rows: 14, columns: 32, depth: 4, offset: 0 };
 
@@ -78,24 +78,7 @@ unsafe fn levels(v: __m512, offset: i32, out: *mut u8) {
 fn tile(t: &Tile, acc: &mut [i32]) {
     t.check(LAYOUT, acc);
     // SAFETY: `kernel` is the only way here and has detected the features; `check` has bounded every access.
-    unsafe {
-        match t.rows {
-            1 => rows::<1>(t, acc),
-            2 => rows::<2>(t, acc),
-            3 => rows::<3>(t, acc),
-            4 => rows::<4>(t, acc),
-            5 => rows::<5>(t, acc),
-            6 => rows::<6>(t, acc),
-            7 => rows::<7>(t, acc),
-            8 => rows::<8>(t, acc),
-            9 => rows::<9>(t, acc),
-            10 => rows::<10>(t, acc),
-            11 => rows::<11>(t, acc),
-            12 => rows::<12>(t, acc),
-            13 => rows::<13>(t, acc),
-            _ => rows::<14>(t, acc),
-        }
-    }
+    unsafe { by_rows!(rows, t, acc; 1 2 3 4 5 6 7 8 9 10 11 12 13; 14) }
 }
 
 /// Keeps the compiler from knowing how `p` came about, so that it holds a few row pointers in registers and reaches

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Layout, Tile, avx2, unrolled};
+use super::{Kernel, Layout, Tile, avx2, by_rows, unrolled};
 
 const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 4, offset: 0 };
 
@@ -20,16 +20,7 @@ pub fn kernel() -> Option<Kernel> {
 fn tile(t: &Tile, acc: &mut [i32]) {
     t.check(LAYOUT, acc);
     // SAFETY: `kernel` is the only way here and has detected the features; `check` has bounded every access.
-    unsafe {
-        match t.rows {
-            1 => rows::<1>(t, acc),
-            2 => rows::<2>(t, acc),
-            3 => rows::<3>(t, acc),
-            4 => rows::<4>(t, acc),
-            5 => rows::<5>(t, acc),
-            _ => rows::<6>(t, acc),
-        }
-    }
+    unsafe { by_rows!(rows, t, acc; 1 2 3 4 5; 6) }
 }
 
 /// # Safety

@@ -267,6 +267,17 @@ macro_rules! unrolled {
 }
 use unrolled;
 
+/// Calls `$rows::<R>` with `R` the tile's rows: the given counts, the last for all others, which [`Tile::check`] excludes.
+macro_rules! by_rows {
+    ($rows:ident, $tile:ident, $acc:ident; $($count:literal)*; $last:literal) => {
+        match $tile.rows {
+            $($count => $rows::<$count>($tile, $acc),)*
+            _ => $rows::<$last>($tile, $acc),
+        }
+    };
+}
+use by_rows;
+
 /// Compiles the bodies of [`super::glue`] for one instruction set and names them as a [`Glue`].
 ///
 /// The bodies are `#[inline(always)]`, so each takes on the features of the function it is expanded into.

@@ -11,7 +11,7 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-use super::{Kernel, Layout, Tile, neon, unrolled};
+use super::{Kernel, Layout, Tile, by_rows, neon, unrolled};
 
 const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 4, offset: 128 };
 
@@ -28,16 +28,7 @@ pub fn kernel() -> Option<Kernel> {
 fn tile(t: &Tile, acc: &mut [i32]) {
     t.check(LAYOUT, acc);
     // SAFETY: `kernel` is the only way here and has detected the feature; `check` has bounded every access.
-    unsafe {
-        match t.rows {
-            1 => rows::<1>(t, acc),
-            2 => rows::<2>(t, acc),
-            3 => rows::<3>(t, acc),
-            4 => rows::<4>(t, acc),
-            5 => rows::<5>(t, acc),
-            _ => rows::<6>(t, acc),
-        }
-    }
+    unsafe { by_rows!(rows, t, acc; 1 2 3 4 5; 6) }
 }
 
 /// Adds the products of the four bytes that `$lane` counts of `$a` with four bytes of each of four columns.
