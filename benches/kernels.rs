@@ -3,7 +3,8 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use remoteclipd::vision::int8::kernels::{Kernel, KernelChoice, MAX_TILE, Tile};
+use remoteclipd::vision::int8::kernels::room::Room;
+use remoteclipd::vision::int8::kernels::{Kernel, KernelChoice, Strip};
 
 fn main() {
     divan::main();
@@ -35,9 +36,10 @@ fn tile(bencher: Bencher, kernel: &Kernel, rows: usize, k: usize) {
     let (rows, run) = (rows.min(layout.rows), k.next_multiple_of(layout.depth));
     let a: Vec<u8> = (0..rows * run).map(|i| (i * 37 % 251) as u8).collect();
     let panel: Vec<i8> = (0..layout.columns * run).map(|i| (i * 91 % 255) as u8 as i8).collect();
-    let mut acc = [0i32; MAX_TILE];
+    let room = Room::of(&panel, layout.columns, 1, run / layout.depth);
+    let mut acc = vec![0i32; rows * layout.columns];
     bencher.counter(ItemsCount::new(rows * layout.columns * run)).bench_local(|| {
-        let tile = Tile {
+        let strip = Strip {
             a: &a,
             rows,
             row_stride: run,
@@ -45,9 +47,10 @@ fn tile(bencher: Bencher, kernel: &Kernel, rows: usize, k: usize) {
             segment_stride: 0,
             steps: run / layout.depth,
             panel: &panel,
-            full_range: true,
+            room: &room,
             next: &[],
+            width: layout.columns,
         };
-        (kernel.tile)(divan::black_box(&tile), &mut acc);
+        (kernel.strip)(divan::black_box(&strip), &mut acc);
     });
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::kernels::room::Room;
 use super::kernels::{Kernel, Layout};
 
 /// The largest `k` whose sums of products of bytes fit 32 bits: 255 · 128 · `MAX_K` < 2³¹.
@@ -45,8 +46,6 @@ pub struct Packed {
     pub inner: Inner,
     /// Output channels.
     pub columns: usize,
-    /// Whether some weight is -128.
-    pub full_range: bool,
     bytes: Aligned,
     group_bytes: usize,
     panel_columns: usize,
@@ -54,6 +53,8 @@ pub struct Packed {
     scale: Vec<f32>,
     /// Sums of the weights of each column, `[group][column]`.
     sums: Vec<i32>,
+    /// One for each panel and group where the kernel asks for it, otherwise one that says nothing.
+    rooms: Vec<Room>,
 }
 
 impl Packed {
@@ -83,17 +84,25 @@ impl Packed {
             let sums = &mut sums[group * padded..][columns.clone()];
             pack_segment(layout, matrix, places, columns, out, sums);
         }
+        let rooms = match layout.narrow {
+            false => vec![Room::default()],
+            true => {
+                let steps = inner.padded_run(layout) / layout.depth;
+                let panels = bytes.get().chunks_exact(group_bytes);
+                panels.map(|panel| Room::of(panel, layout.columns, inner.segments, steps)).collect()
+            }
+        };
         let mut padded_scale = scale.to_vec();
         padded_scale.resize(padded, 0.0);
         Ok(Packed {
             inner,
             columns,
-            full_range: matrix.values.contains(&i8::MIN),
             bytes,
             group_bytes,
             panel_columns: layout.columns,
             scale: padded_scale,
             sums,
+            rooms,
         })
     }
 
@@ -112,6 +121,11 @@ impl Packed {
         &self.bytes.get()[(panel * self.inner.groups + group) * self.group_bytes..][..self.group_bytes]
     }
 
+    /// How many products fit 16 bits in one panel of one group.
+    pub fn room(&self, panel: usize, group: usize) -> &Room {
+        &self.rooms[(panel * self.inner.groups + group).min(self.rooms.len() - 1)]
+    }
+
     /// The bytes from one panel's first group on, to be fetched early: empty past the last panel.
     pub fn upcoming(&self, panel: usize) -> &[i8] {
         let all = self.bytes.get();
@@ -120,14 +134,15 @@ impl Packed {
         &all[from..(from + panel_bytes).min(all.len())]
     }
 
-    /// Weight scales of one panel.
-    pub fn scale(&self, panel: usize) -> &[f32] {
-        &self.scale[panel * self.panel_columns..][..self.panel_columns]
+    /// Weight scales of some panels.
+    pub fn scale(&self, panels: Range<usize>) -> &[f32] {
+        &self.scale[panels.start * self.panel_columns..panels.end * self.panel_columns]
     }
 
-    /// Weight sums of one panel and group.
-    pub fn sums(&self, panel: usize, group: usize) -> &[i32] {
-        &self.sums[group * self.scale.len() + panel * self.panel_columns..][..self.panel_columns]
+    /// Weight sums of some panels in one group.
+    pub fn sums(&self, panels: Range<usize>, group: usize) -> &[i32] {
+        let sums = &self.sums[group * self.scale.len()..][..self.scale.len()];
+        &sums[panels.start * self.panel_columns..panels.end * self.panel_columns]
     }
 }
 

@@ -1,8 +1,10 @@
-//! Walks a matrix product tile by tile: which rows, which panels, on which thread.
+//! Walks a matrix product strip by strip: which rows, which panels, on which thread.
+
+use std::ops::Range;
 
 use super::glue::{Activation, Finish, Scale};
 use super::kernels::pool::Block;
-use super::kernels::{Kernel, Tile};
+use super::kernels::{Kernel, Strip};
 use super::packed::Packed;
 use super::runtime::Runtime;
 
@@ -16,8 +18,11 @@ const STREAMED_BYTES: usize = 512 << 10;
 /// first-level cache beside a panel.
 const STRIP_ROWS: usize = 72;
 
-/// Most columns that any kernel's panel has.
-const PANEL_COLUMNS: usize = 32;
+/// Columns of sums that are finished at a time: the widest panel, or as many narrow ones as do not cost more calls than
+/// sums.
+const STRIP_COLUMNS: usize = 32;
+/// Panels narrower than this are finished together.
+const FINISHED_COLUMNS: usize = 16;
 
 /// Where the activation bytes of one output row begin.
 #[derive(Debug, Clone, Copy)]
@@ -74,14 +79,12 @@ impl Walk {
         }
     }
 
-    /// Rows from `row` up to `end` that one tile may hold: those a single stride apart, shared out evenly.
-    fn tile(&self, row: usize, end: usize, most: usize) -> usize {
-        let end = match *self {
-            Walk::Rows { .. } => end,
-            Walk::Windows { output: (_, width), .. } => end.min(row - row % width + width),
-        };
-        let left = end - row;
-        left.div_ceil(left.div_ceil(most))
+    /// Rows from `row` up to `end` that are a single stride apart.
+    fn together(&self, row: usize, end: usize) -> usize {
+        match *self {
+            Walk::Rows { .. } => end - row,
+            Walk::Windows { output: (_, width), .. } => (width - row % width).min(end - row),
+        }
     }
 }
 
@@ -158,34 +161,37 @@ impl Product<'_> {
     fn compute(&self, runtime: &Runtime, out: &mut Block<f32>) {
         let layout = runtime.kernel.layout;
         let (rows, columns) = (out.rows(), out.columns());
-        let first = columns.start / layout.columns;
         let last = columns.end.div_ceil(layout.columns);
         let mut sums = Sums { exact: [0; _], scaled: [0.0; _] };
         let streamed = self.weights.len() > STREAMED_BYTES;
-        for panel in first..last {
-            let bytes = if streamed { self.weights.upcoming(panel + 1) } else { &[] };
-            let share = bytes.len().div_ceil(rows.len().div_ceil(layout.rows)).next_multiple_of(64);
+        let together = (FINISHED_COLUMNS / layout.columns).max(1);
+        for first in (columns.start / layout.columns..last).step_by(together) {
+            let panels = first..last.min(first + together);
+            let bytes = if streamed { self.weights.upcoming(panels.end) } else { &[] };
+            let share = bytes.len().div_ceil(rows.len().div_ceil(STRIP_ROWS)).next_multiple_of(64);
             let mut upcoming = Upcoming { bytes, share };
             let mut row = rows.start;
             while row < rows.end {
                 let count = strip(rows.end - row, layout.rows);
-                self.strip(runtime, (panel, row, count), &mut upcoming, &mut sums, out);
+                self.strip(runtime, panels.clone(), (row, count), upcoming.take(), &mut sums, out);
                 row += count;
             }
         }
     }
 
-    /// Computes and finishes `count` rows of one panel.
+    /// Computes and finishes `count` rows of a few panels.
     fn strip(
         &self,
         runtime: &Runtime,
-        (panel, row, count): (usize, usize, usize),
-        upcoming: &mut Upcoming,
+        panels: Range<usize>,
+        (row, count): (usize, usize),
+        upcoming: &[i8],
         sums: &mut Sums,
         out: &mut Block<f32>,
     ) {
         let kernel = &runtime.kernel;
-        let columns = kernel.layout.columns;
+        let column = panels.start * kernel.layout.columns;
+        let columns = panels.len() * kernel.layout.columns;
         let groups = self.weights.inner.groups;
         let mut shared = [Scale::default(); STRIP_ROWS];
         let scaled = &mut sums.scaled[..count * columns];
@@ -193,20 +199,20 @@ impl Product<'_> {
             scaled.fill(0.0);
         }
         for group in 0..groups - 1 {
-            self.tiles(kernel, (panel, group), (row, count), upcoming, &mut sums.exact);
+            self.exact(kernel, (panels.clone(), group), (row, count), upcoming, &mut sums.exact);
             let scales = self.scales.of((row, count), group, &mut shared);
-            (kernel.glue.accumulate)(scales, self.weights.sums(panel, group), &sums.exact, scaled);
+            (kernel.glue.accumulate)(scales, self.weights.sums(panels.clone(), group), &sums.exact, scaled);
         }
         let group = groups - 1;
-        self.tiles(kernel, (panel, group), (row, count), upcoming, &mut sums.exact);
+        self.exact(kernel, (panels.clone(), group), (row, count), upcoming, &mut sums.exact);
         let finish = Finish {
             columns,
             row,
-            column: panel * columns,
+            column,
             rows: self.scales.of((row, count), group, &mut shared),
-            sums: self.weights.sums(panel, group),
-            scale: self.weights.scale(panel),
-            bias: &self.bias[panel * columns..][..columns],
+            sums: self.weights.sums(panels.clone(), group),
+            scale: self.weights.scale(panels),
+            bias: &self.bias[column..][..columns],
             partial: (groups > 1).then_some(&*scaled),
             activation: self.activation,
             residual: self.residual,
@@ -215,46 +221,49 @@ impl Product<'_> {
         (kernel.glue.finish)(&finish, &sums.exact[..count * columns], out);
     }
 
-    /// The exact sums of one group, tile by tile.
-    fn tiles(
+    /// The exact sums of one group.
+    fn exact(
         &self,
         kernel: &Kernel,
-        (panel, group): (usize, usize),
+        (panels, group): (Range<usize>, usize),
         (row, count): (usize, usize),
-        upcoming: &mut Upcoming,
+        upcoming: &[i8],
         sums: &mut [i32],
     ) {
         let inner = self.weights.inner;
-        let mut tile = Tile {
-            a: self.bytes,
-            rows: 0,
-            row_stride: self.walk.row_stride(),
-            segments: inner.segments,
-            segment_stride: self.walk.segment_stride(),
-            steps: inner.padded_run(kernel.layout) / kernel.layout.depth,
-            panel: self.weights.panel(panel, group),
-            full_range: self.weights.full_range,
-            next: &[],
-        };
-        let mut at = row;
-        while at < row + count {
-            tile.rows = self.walk.tile(at, row + count, kernel.layout.rows);
-            tile.a = &self.bytes[self.walk.start(at) + group * self.walk.group_stride()..];
-            tile.next = upcoming.take();
-            (kernel.tile)(&tile, &mut sums[(at - row) * kernel.layout.columns..]);
-            at += tile.rows;
+        let width = panels.len() * kernel.layout.columns;
+        for (at, panel) in panels.enumerate() {
+            let mut strip = Strip {
+                a: self.bytes,
+                rows: 0,
+                row_stride: self.walk.row_stride(),
+                segments: inner.segments,
+                segment_stride: self.walk.segment_stride(),
+                steps: inner.padded_run(kernel.layout) / kernel.layout.depth,
+                panel: self.weights.panel(panel, group),
+                room: self.weights.room(panel, group),
+                next: if group == 0 { upcoming } else { &[] },
+                width,
+            };
+            let mut from = row;
+            while from < row + count {
+                strip.rows = self.walk.together(from, row + count);
+                strip.a = &self.bytes[self.walk.start(from) + group * self.walk.group_stride()..];
+                (kernel.strip)(&strip, &mut sums[(from - row) * width + at * kernel.layout.columns..]);
+                from += strip.rows;
+            }
         }
     }
 }
 
 /// Sums of a strip.
 struct Sums {
-    exact: [i32; STRIP_ROWS * PANEL_COLUMNS],
+    exact: [i32; STRIP_ROWS * STRIP_COLUMNS],
     /// Those of earlier groups, each times its rows' scales.
-    scaled: [f32; STRIP_ROWS * PANEL_COLUMNS],
+    scaled: [f32; STRIP_ROWS * STRIP_COLUMNS],
 }
 
-/// The next panel's bytes, fetched early, a share with each tile.
+/// The next panels' bytes, fetched early, a share with each strip.
 struct Upcoming<'a> {
     bytes: &'a [i8],
     share: usize,

@@ -1,7 +1,8 @@
 //! Attention of one head.
 
 use super::MAX_LANES;
-use super::activation::exp;
+use super::activation::exp2;
+use crate::vision::int8::kernels::float::{ROWS, Strided, product};
 use crate::vision::int8::kernels::pool::Block;
 use crate::vision::int8::kernels::vector::Vector;
 
@@ -22,31 +23,16 @@ pub struct Attend<'a> {
     pub scale: f32,
 }
 
-/// Rows of a matrix, `stride` values apart.
-#[derive(Debug, Clone, Copy)]
-pub struct Strided<'a> {
-    /// The values, from the first row on.
-    pub values: &'a [f32],
-    /// From one row to the next.
-    pub stride: usize,
-}
-
-/// Rows of queries worked on together.
-const ASKING: usize = 4;
-/// Registers of answers worked on together: with [`ASKING`] rows, 16 sums.
-const WIDE: usize = 4;
-
 impl Attend<'_> {
-    /// Widths of the scratch matrices: tokens and value depth, rounded up for the widest registers.
+    /// Widths of the scratch matrices: tokens and value depth, rounded up for the widest register.
     fn padded(&self) -> (usize, usize) {
-        let step = MAX_LANES * WIDE;
-        (self.tokens.1.next_multiple_of(step), self.depth.1.next_multiple_of(step))
+        (self.tokens.1.next_multiple_of(MAX_LANES), self.depth.1.next_multiple_of(MAX_LANES))
     }
 
     /// Values of scratch that [`attend`] needs.
     pub fn scratch(&self) -> usize {
         let (tokens, depth) = self.padded();
-        self.depth.0 * tokens + self.tokens.1 * depth + ASKING * (tokens + depth)
+        self.depth.0 * tokens + self.tokens.1 * depth + ROWS * (tokens + depth)
     }
 }
 
@@ -56,96 +42,87 @@ pub fn attend<V: Vector>(a: &Attend, scratch: &mut [f32], out: &mut Block<f32>) 
     let (tokens, depth) = a.padded();
     let (keys, rest) = scratch.split_at_mut(a.depth.0 * tokens);
     let (values, rest) = rest.split_at_mut(a.tokens.1 * depth);
-    let (scores, answers) = rest.split_at_mut(ASKING * tokens);
-    for (d, row) in keys.chunks_exact_mut(tokens).enumerate() {
-        let column = a.k.values[d..].iter().step_by(a.k.stride.max(1));
-        row[..a.tokens.1].iter_mut().zip(column).for_each(|(key, value)| *key = *value);
-        row[a.tokens.1..].fill(0.0);
-    }
-    for t in 0..a.tokens.1 {
-        let row = &mut values[t * depth..][..depth];
-        row[..a.depth.1].copy_from_slice(&a.v.values[t * a.v.stride..][..a.depth.1]);
-        row[a.depth.1..].fill(0.0);
-    }
+    let (scores, answers) = rest.split_at_mut(ROWS * tokens);
+    transpose(a.k, (a.tokens.1, a.depth.0), keys, tokens);
+    let keys = Strided { values: keys, stride: tokens };
+    let values = if depth == a.depth.1 { a.v } else { widen(a.v, (a.tokens.1, a.depth.1), values, depth) };
     let first = out.rows().start;
-    for t in (0..a.tokens.0).step_by(ASKING) {
+    for t in (0..a.tokens.0).step_by(ROWS) {
         // The last rows are asked for again rather than by a narrower loop.
-        let t = t.min(a.tokens.0.saturating_sub(ASKING));
-        let rows = ASKING.min(a.tokens.0);
+        let t = t.min(a.tokens.0.saturating_sub(ROWS));
+        let rows = ROWS.min(a.tokens.0);
         let q = Strided { values: &a.q.values[t * a.q.stride..], stride: a.q.stride };
-        product::<V>(q, rows, (keys, tokens), a.depth.0, scores);
-        for scores in scores.chunks_exact_mut(tokens).take(rows) {
-            softmax::<V>(scores, a.tokens.1, a.scale);
+        // As few registers as hold all tokens: what is behind them in the last is no score.
+        let width = a.tokens.1.next_multiple_of(V::LANES);
+        product::<V>(q, rows, keys, (a.depth.0, width), (scores, tokens));
+        let mut inverse = [0.0; ROWS];
+        for (scores, inverse) in scores.chunks_exact_mut(tokens).zip(&mut inverse).take(rows) {
+            *inverse = softmax::<V>(&mut scores[..width], a.tokens.1, a.scale);
         }
         let p = Strided { values: scores, stride: tokens };
-        product::<V>(p, rows, (values, depth), a.tokens.1, answers);
-        for (r, answer) in answers.chunks_exact(depth).take(rows).enumerate() {
-            out.row(first + t + r).copy_from_slice(&answer[..a.depth.1]);
+        product::<V>(p, rows, values, (a.tokens.1, depth), (answers, depth));
+        for (r, (answer, inverse)) in answers.chunks_exact(depth).zip(inverse).take(rows).enumerate() {
+            scaled::<V>(answer, inverse, out.row(first + t + r));
         }
     }
 }
 
-/// `out = a · b` for up to [`ASKING`] rows of `k` values; `b` and `out` have rows of `width` values, a multiple of
-/// [`WIDE`] registers.
+/// The transpose of `rows` by `columns` values, `width` apart, zeros behind each.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "iterators keep the compiler from holding the sums in registers here")]
-fn product<V: Vector>(a: Strided, rows: usize, (b, width): (&[f32], usize), k: usize, out: &mut [f32]) {
-    // Rows past the last repeat it; their sums are not stored.
-    let row = |r: usize| &a.values[r.min(rows - 1) * a.stride..][..k];
-    let (first, second, third, fourth) = (row(0), row(1), row(2), row(3));
-    let step = V::LANES * WIDE;
-    for c in (0..width).step_by(step) {
-        let mut sums = [[V::splat(0.0); WIDE]; ASKING];
-        // Zipped, so that no index is checked in the loop.
-        let values = first.iter().zip(second).zip(third).zip(fourth);
-        for (b, (((first, second), third), fourth)) in b[c..].chunks(width).zip(values) {
-            let b = &b[..step];
-            let a = [V::splat(*first), V::splat(*second), V::splat(*third), V::splat(*fourth)];
-            for w in 0..WIDE {
-                let b = V::load(&b[w * V::LANES..]);
-                for r in 0..ASKING {
-                    sums[r][w] = a[r].fma(b, sums[r][w]);
-                }
-            }
-        }
-        for r in 0..ASKING {
-            if r < rows {
-                for w in 0..WIDE {
-                    sums[r][w].store(&mut out[r * width + c + w * V::LANES..]);
-                }
-            }
+fn transpose(from: Strided, (rows, columns): (usize, usize), to: &mut [f32], width: usize) {
+    let row = |r: usize| &from.values[r * from.stride..][..columns];
+    let fours = rows / 4 * 4;
+    for r in (0..fours).step_by(4) {
+        let four = row(r).iter().zip(row(r + 1)).zip(row(r + 2)).zip(row(r + 3));
+        for (to, (((a, b), c), d)) in to[r..].chunks_mut(width).zip(four) {
+            to[..4].copy_from_slice(&[*a, *b, *c, *d]);
         }
     }
+    for r in fours..rows {
+        to[r..].iter_mut().step_by(width).zip(row(r)).for_each(|(to, value)| *to = *value);
+    }
+    to.chunks_exact_mut(width).for_each(|to| to[rows..].fill(0.0));
 }
 
-/// `x = e^(scale · x) / sum`, over the first `count` values of a row that is a multiple of [`WIDE`] registers.
+/// `rows` by `columns` values, `width` apart, zeros behind each.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "short loops over registers, which are written out")]
-fn softmax<V: Vector>(x: &mut [f32], count: usize, scale: f32) {
+fn widen<'a>(from: Strided, (rows, columns): (usize, usize), to: &'a mut [f32], width: usize) -> Strided<'a> {
+    for (r, to) in to.chunks_exact_mut(width).enumerate().take(rows) {
+        to[..columns].copy_from_slice(&from.values[r * from.stride..][..columns]);
+        to[columns..].fill(0.0);
+    }
+    Strided { values: to, stride: width }
+}
+
+/// `x = e^(scale · x - highest)` over the first `count` values of a row of whole registers. Returns one by their sum.
+#[inline(always)]
+fn softmax<V: Vector>(x: &mut [f32], count: usize, scale: f32) -> f32 {
     // What is behind them must not count; e^x of it is as good as 0.
-    let step = V::LANES * WIDE;
-    let x = &mut x[..count.next_multiple_of(step)];
     x[count..].fill(f32::NEG_INFINITY);
-    let scale = V::splat(scale);
-    let mut highest = [V::splat(f32::NEG_INFINITY); WIDE];
-    for x in x.chunks_exact_mut(step) {
-        for w in 0..WIDE {
-            let v = V::load(&x[w * V::LANES..]).mul(scale);
-            v.store(&mut x[w * V::LANES..]);
-            highest[w] = highest[w].max(v);
-        }
-    }
-    let highest = V::splat(highest[0].max(highest[1]).max(highest[2].max(highest[3])).highest());
-    let mut sum = [V::splat(0.0); WIDE];
-    for x in x.chunks_exact_mut(step) {
-        for w in 0..WIDE {
-            let v = exp(V::load(&x[w * V::LANES..]).sub(highest));
-            v.store(&mut x[w * V::LANES..]);
-            sum[w] = sum[w].add(v);
-        }
-    }
-    let inverse = V::splat(1.0 / sum[0].add(sum[1]).add(sum[2].add(sum[3])).total());
+    // In powers of 2.
+    let scale = V::splat(scale * std::f32::consts::LOG2_E);
+    let mut highest = V::splat(f32::NEG_INFINITY);
     for x in x.chunks_exact_mut(V::LANES) {
-        V::load(x).mul(inverse).store(x);
+        let v = V::load(x).mul(scale);
+        v.store(x);
+        highest = highest.max(v);
     }
+    let highest = V::splat(highest.highest());
+    let mut sum = V::splat(0.0);
+    for x in x.chunks_exact_mut(V::LANES) {
+        let v = exp2(V::load(x).sub(highest));
+        v.store(x);
+        sum = sum.add(v);
+    }
+    1.0 / sum.total()
+}
+
+/// `out = factor · x`; `x` is a multiple of a register, and at least as long.
+#[inline(always)]
+fn scaled<V: Vector>(x: &[f32], factor: f32, out: &mut [f32]) {
+    let (whole, rest) = out.split_at_mut(out.len() / V::LANES * V::LANES);
+    for (x, out) in x.chunks_exact(V::LANES).zip(whole.chunks_exact_mut(V::LANES)) {
+        V::load(x).mul(V::splat(factor)).store(out);
+    }
+    rest.iter_mut().zip(&x[whole.len()..]).for_each(|(out, x)| *out = factor * x);
 }

@@ -11,7 +11,7 @@ mod norm;
 mod quantise;
 
 pub use activation::Activation;
-pub use attention::{Attend, Strided, attend};
+pub use attention::{Attend, attend};
 pub use depthwise::{Depthwise, depthwise};
 pub use finish::{Finish, accumulate, finish};
 pub use norm::layer_norm;

@@ -6,29 +6,58 @@ use crate::vision::int8::kernels::vector::Vector;
 #[inline(always)]
 pub fn layer_norm<V: Vector>(x: &[f32], gain: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32]) {
     let count = x.len() as f32;
-    let whole = x.len() / V::LANES * V::LANES;
-    let registers = x.chunks_exact(V::LANES);
-    let mut sum = V::splat(0.0);
-    for x in registers.clone() {
-        sum = sum.add(V::load(x));
-    }
-    let mean = (sum.total() + registers.remainder().iter().sum::<f32>()) / count;
-    let mean_of_all = V::splat(mean);
-    let mut squares = V::splat(0.0);
-    for x in registers.clone() {
-        let d = V::load(x).sub(mean_of_all);
-        squares = d.fma(d, squares);
-    }
-    let rest: f32 = registers.remainder().iter().map(|x| (x - mean) * (x - mean)).sum();
-    let inverse = 1.0 / ((squares.total() + rest) / count + epsilon).sqrt();
-    let parameters = gain.chunks_exact(V::LANES).zip(bias.chunks_exact(V::LANES));
-    for ((x, (gain, bias)), out) in registers.zip(parameters).zip(out.chunks_exact_mut(V::LANES)) {
-        let v = V::load(x).sub(mean_of_all).mul(V::splat(inverse));
-        v.fma(V::load(gain), V::load(bias)).store(out);
-    }
+    let mean = moment::<V, false>(x, 0.0) / count;
+    let inverse = 1.0 / (moment::<V, true>(x, mean) / count + epsilon).sqrt();
+    let whole = normalise::<V, 4>(x, (gain, bias), (mean, inverse), out);
+    let (x, gain, bias, out) = (&x[whole..], &gain[whole..], &bias[whole..], &mut out[whole..]);
+    let whole = normalise::<V, 1>(x, (gain, bias), (mean, inverse), out);
     for i in whole..x.len() {
         out[i] = (x[i] - mean) * inverse * gain[i] + bias[i];
     }
+}
+
+/// The sum of deviations from `center`, or of their squares.
+#[inline(always)]
+fn moment<V: Vector, const SQUARED: bool>(x: &[f32], center: f32) -> f32 {
+    let mut sums = [V::splat(0.0); 4];
+    let mut fours = x.chunks_exact(4 * V::LANES);
+    for x in fours.by_ref() {
+        for i in 0..4 {
+            sums[i] = add_moment::<V, SQUARED>(&x[i * V::LANES..], center, sums[i]);
+        }
+    }
+    let mut sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
+    let mut ones = fours.remainder().chunks_exact(V::LANES);
+    for x in ones.by_ref() {
+        sum = add_moment::<V, SQUARED>(x, center, sum);
+    }
+    let rest = ones.remainder().iter();
+    sum.total() + rest.map(|x| if SQUARED { (x - center) * (x - center) } else { x - center }).sum::<f32>()
+}
+
+#[inline(always)]
+fn add_moment<V: Vector, const SQUARED: bool>(x: &[f32], center: f32, sum: V) -> V {
+    let deviation = V::load(x).sub(V::splat(center));
+    if SQUARED { deviation.fma(deviation, sum) } else { sum.add(deviation) }
+}
+
+/// `out = (x - mean) · inverse · gain + bias`, `N` registers at a time while there are as many. Says how many values that were.
+#[inline(always)]
+fn normalise<V: Vector, const N: usize>(
+    x: &[f32],
+    (gain, bias): (&[f32], &[f32]),
+    (mean, inverse): (f32, f32),
+    out: &mut [f32],
+) -> usize {
+    let step = N * V::LANES;
+    let parameters = gain.chunks_exact(step).zip(bias.chunks_exact(step));
+    for ((x, (gain, bias)), out) in x.chunks_exact(step).zip(parameters).zip(out.chunks_exact_mut(step)) {
+        for i in (0..step).step_by(V::LANES) {
+            let v = V::load(&x[i..]).sub(V::splat(mean)).mul(V::splat(inverse));
+            v.fma(V::load(&gain[i..]), V::load(&bias[i..])).store(&mut out[i..]);
+        }
+    }
+    x.len() / step * step
 }
 
 #[cfg(test)]

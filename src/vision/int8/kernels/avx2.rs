@@ -8,9 +8,9 @@
 use std::arch::x86_64::*;
 
 use super::vector::x86_vector;
-use super::{Kernel, Layout, Tile, by_rows, glue_for, unrolled};
+use super::{Kernel, Layout, Strip, Tile, by_rows, glue_for, unrolled};
 
-const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 2, offset: 0 };
+const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 2, offset: 0, together: 1, narrow: false };
 
 /// Steps of `k` widened at a time.
 const CHUNK: usize = 128;
@@ -18,7 +18,7 @@ const CHUNK: usize = 128;
 /// The kernel, where the machine has its instructions.
 pub fn kernel() -> Option<Kernel> {
     let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    found.then_some(Kernel { name: "avx2", layout: LAYOUT, tile, glue: compiled::GLUE })
+    found.then_some(Kernel { name: "avx2", layout: LAYOUT, strip, glue: compiled::GLUE })
 }
 
 glue_for!(
@@ -110,28 +110,28 @@ unsafe fn levels(v: __m256, offset: i32, out: *mut u8) {
     unsafe { _mm_storel_epi64(out.cast(), bytes) };
 }
 
-fn tile(t: &Tile, acc: &mut [i32]) {
-    t.check(LAYOUT, acc);
-    // SAFETY: `kernel` is the only way here and has detected the features; `check` has bounded every access.
-    unsafe { by_rows!(rows, t, acc; 1 2 3 4 5; 6) }
+fn strip(strip: &Strip, acc: &mut [i32]) {
+    // SAFETY: `kernel` is the only way here and has detected the features; a tile stays inside its strip.
+    strip.tiles(LAYOUT, acc, |t, acc| unsafe { by_rows!(rows, t, acc; 1 2 3 4 5; 6) });
 }
 
 /// # Safety
-/// `t` must have passed [`Tile::check`] with `t.rows == R`, and the CPU must have AVX2.
+/// `t` must have `R` rows, and the CPU must have AVX2.
 #[target_feature(enable = "avx2")]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
+    let Strip { a, row_stride, segments, segment_stride, steps: all, width, .. } = *t.strip;
     let mut sums = [[_mm256_setzero_si256(); 2]; R];
     let mut wide = [[0i16; 2 * CHUNK]; R];
-    for s in 0..t.segments {
-        for from in (0..t.steps).step_by(CHUNK) {
-            let steps = CHUNK.min(t.steps - from);
+    for s in 0..segments {
+        for from in (0..all).step_by(CHUNK) {
+            let steps = CHUNK.min(all - from);
             for (r, wide) in wide.iter_mut().enumerate() {
-                let a = &t.a[r * t.row_stride + s * t.segment_stride + 2 * from..][..2 * steps];
+                let a = &a[(t.first + r) * row_stride + s * segment_stride + 2 * from..][..2 * steps];
                 for (wide, &a) in wide.iter_mut().zip(a) {
                     *wide = i16::from(a);
                 }
             }
-            let mut w = t.panel[(s * t.steps + from) * 32..][..steps * 32].as_ptr();
+            let mut w = t.strip.panel[(s * all + from) * 32..][..steps * 32].as_ptr();
             let mut at = wide.as_ptr().cast::<i16>();
             for _ in 0..steps {
                 // SAFETY: `w` is at the 32 bytes of a step, two halves of 16; `at` is at the pair 2k of the first row's buffer,
@@ -152,9 +152,9 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
         }
     }
     unrolled!(R, ROW => {
-        // SAFETY: `check` has found room for R rows of 16 sums.
+        // SAFETY: the strip has room for R rows of 16 sums.
         unsafe {
-            let out = acc.as_mut_ptr().add(ROW * LAYOUT.columns);
+            let out = acc.as_mut_ptr().add(ROW * width);
             _mm256_storeu_si256(out.cast(), sums[ROW][0]);
             _mm256_storeu_si256(out.add(8).cast(), sums[ROW][1]);
         }

@@ -7,9 +7,9 @@
 use std::arch::x86_64::*;
 
 use super::vector::x86_vector;
-use super::{Kernel, Layout, Tile, by_rows, glue_for, unrolled};
+use super::{Kernel, Layout, Strip, Tile, by_rows, glue_for, unrolled};
 
-const LAYOUT: Layout = Layout { rows: 14, columns: 32, depth: 4, offset: 0 };
+const LAYOUT: Layout = Layout { rows: 14, columns: 32, depth: 4, offset: 0, together: 1, narrow: false };
 
 /// The kernel, where the machine has its instructions.
 pub fn kernel() -> Option<Kernel> {
@@ -20,7 +20,7 @@ pub fn kernel() -> Option<Kernel> {
         && is_x86_feature_detected!("avx512vnni")
         && is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma");
-    found.then_some(Kernel { name: "avx512-vnni", layout: LAYOUT, tile, glue: compiled::GLUE })
+    found.then_some(Kernel { name: "avx512-vnni", layout: LAYOUT, strip, glue: compiled::GLUE })
 }
 
 glue_for!(
@@ -75,10 +75,9 @@ unsafe fn levels(v: __m512, offset: i32, out: *mut u8) {
     unsafe { _mm_storeu_si128(out.cast(), bytes) };
 }
 
-fn tile(t: &Tile, acc: &mut [i32]) {
-    t.check(LAYOUT, acc);
-    // SAFETY: `kernel` is the only way here and has detected the features; `check` has bounded every access.
-    unsafe { by_rows!(rows, t, acc; 1 2 3 4 5 6 7 8 9 10 11 12 13; 14) }
+fn strip(strip: &Strip, acc: &mut [i32]) {
+    // SAFETY: `kernel` is the only way here and has detected the features; a tile stays inside its strip.
+    strip.tiles(LAYOUT, acc, |t, acc| unsafe { by_rows!(rows, t, acc; 1 2 3 4 5 6 7 8 9 10 11 12 13; 14) });
 }
 
 /// Keeps the compiler from knowing how `p` came about, so that it holds a few row pointers in registers and reaches
@@ -92,23 +91,25 @@ fn opaque(mut p: *const u8) -> *const u8 {
 }
 
 /// # Safety
-/// `t` must have passed [`Tile::check`] with `t.rows == R`, and the CPU must have the features.
+/// `t` must have `R` rows, and the CPU must have the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
+    let Strip { a, row_stride, segments, segment_stride, steps, next, width, .. } = *t.strip;
     let mut sums = [[_mm512_setzero_si512(); 2]; R];
-    let mut w = t.panel.as_ptr();
-    let mut next = t.next.as_ptr();
-    let mut left = t.next.len() / 64;
-    let (one, two) = (t.row_stride, t.row_stride.wrapping_mul(2));
-    for s in 0..t.segments {
+    let mut w = t.strip.panel.as_ptr();
+    // The lines that the tiles before have not fetched.
+    let next = &next[next.len().min(t.first / R * segments * steps * 64)..];
+    let (mut next, mut left) = (next.as_ptr(), next.len() / 64);
+    let (one, two) = (row_stride, row_stride.wrapping_mul(2));
+    for s in 0..segments {
         // Every third row has a pointer of its own; the two after it are one and two strides away.
         let mut base: [*const u8; 5] = [std::ptr::null(); 5];
         for (i, p) in base.iter_mut().enumerate().take(R.div_ceil(3)) {
-            // SAFETY: row 3i of segment s starts inside `a`, by `check`.
-            *p = opaque(unsafe { t.a.as_ptr().add(3 * i * t.row_stride + s * t.segment_stride) });
+            // SAFETY: row 3i of segment s starts inside `a`, as all of a tile.
+            *p = opaque(unsafe { a.as_ptr().add((t.first + 3 * i) * row_stride + s * segment_stride) });
         }
-        for _ in 0..t.steps {
-            // SAFETY: `check` bounds the panel to segments · steps · 128 bytes and every row's run to steps · 4 bytes
+        for _ in 0..steps {
+            // SAFETY: the panel has segments · steps · 128 bytes and every row's run steps · 4 bytes
             // inside `a`; a prefetch reads nothing; past the last step the pointers are not read through.
             unsafe {
                 let w0 = _mm512_loadu_si512(w.cast());
@@ -130,10 +131,10 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
             }
         }
     }
-    // SAFETY: `check` has found room for R rows of 32 sums.
+    // SAFETY: the strip has room for R rows of 32 sums.
     unsafe {
         unrolled!(R, ROW => {
-            let out = acc.as_mut_ptr().add(ROW * LAYOUT.columns);
+            let out = acc.as_mut_ptr().add(ROW * width);
             _mm512_storeu_si512(out.cast(), sums[ROW][0]);
             _mm512_storeu_si512(out.add(16).cast(), sums[ROW][1]);
         });

@@ -6,34 +6,34 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Layout, Tile, avx2, by_rows, unrolled};
+use super::{Kernel, Layout, Strip, Tile, avx2, by_rows, unrolled};
 
-const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 4, offset: 0 };
+const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 4, offset: 0, together: 1, narrow: false };
 
 /// The kernel, where the machine has its instructions.
 pub fn kernel() -> Option<Kernel> {
     let found =
         is_x86_feature_detected!("avxvnni") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    found.then_some(Kernel { name: "avx-vnni", layout: LAYOUT, tile, glue: avx2::GLUE })
+    found.then_some(Kernel { name: "avx-vnni", layout: LAYOUT, strip, glue: avx2::GLUE })
 }
 
-fn tile(t: &Tile, acc: &mut [i32]) {
-    t.check(LAYOUT, acc);
-    // SAFETY: `kernel` is the only way here and has detected the features; `check` has bounded every access.
-    unsafe { by_rows!(rows, t, acc; 1 2 3 4 5; 6) }
+fn strip(strip: &Strip, acc: &mut [i32]) {
+    // SAFETY: `kernel` is the only way here and has detected the features; a tile stays inside its strip.
+    strip.tiles(LAYOUT, acc, |t, acc| unsafe { by_rows!(rows, t, acc; 1 2 3 4 5; 6) });
 }
 
 /// # Safety
-/// `t` must have passed [`Tile::check`] with `t.rows == R`, and the CPU must have AVX-VNNI.
+/// `t` must have `R` rows, and the CPU must have AVX-VNNI.
 #[target_feature(enable = "avx2,avxvnni")]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
+    let Strip { a, row_stride, segments, segment_stride, steps, width, .. } = *t.strip;
     let mut sums = [[_mm256_setzero_si256(); 2]; R];
-    let mut w = t.panel.as_ptr();
-    for s in 0..t.segments {
+    let mut w = t.strip.panel.as_ptr();
+    for s in 0..segments {
         let mut at: [*const u8; R] =
-            std::array::from_fn(|r| t.a.as_ptr().wrapping_add(r * t.row_stride + s * t.segment_stride));
-        for _ in 0..t.steps {
-            // SAFETY: `check` bounds the panel to segments · steps · 64 bytes and every row's run to steps · 4 bytes inside
+            std::array::from_fn(|r| a.as_ptr().wrapping_add((t.first + r) * row_stride + s * segment_stride));
+        for _ in 0..steps {
+            // SAFETY: the panel has segments · steps · 64 bytes and every row's run steps · 4 bytes inside
             // `a`; past the last step the pointers are not read through.
             unsafe {
                 let w0 = _mm256_loadu_si256(w.cast());
@@ -49,9 +49,9 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
         }
     }
     unrolled!(R, ROW => {
-        // SAFETY: `check` has found room for R rows of 16 sums.
+        // SAFETY: the strip has room for R rows of 16 sums.
         unsafe {
-            let out = acc.as_mut_ptr().add(ROW * LAYOUT.columns);
+            let out = acc.as_mut_ptr().add(ROW * width);
             _mm256_storeu_si256(out.cast(), sums[ROW][0]);
             _mm256_storeu_si256(out.add(8).cast(), sums[ROW][1]);
         }

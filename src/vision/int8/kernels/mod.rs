@@ -1,8 +1,8 @@
 //! The inner loops, one file an instruction set, chosen once at run time.
 //!
-//! A kernel promises one thing: [`Kernel::tile`] computes the exact 32-bit sums
-//! `acc[r][c] = Σ_k a[r][k] · w[k][c]` of a small block of rows against one panel of packed weights, so all kernels
-//! agree bit for bit. What differs between them is the shape of the block and the order of bytes in a panel
+//! A kernel promises one thing: [`Kernel::strip`] computes the exact 32-bit sums
+//! `acc[r][c] = Σ_k a[r][k] · w[k][c]` of a strip of rows against one panel of packed weights, so all kernels
+//! agree bit for bit. What differs between them is the shape of their tiles and the order of bytes in a panel
 //! ([`Layout`]) and whether activation bytes are read as `0..=255` or, on aarch64, as that minus 128
 //! ([`Layout::offset`]); nothing outside this folder depends on either. The floating-point work around the sums is
 //! written once in [`super::glue`] and compiled once per instruction set through [`glue_for!`].
@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use super::glue::{Attend, Depthwise, Finish, Quantise, Scale};
 use pool::Block;
+use room::Room;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -21,6 +22,7 @@ mod avx2;
 mod avx512vnni;
 #[cfg(target_arch = "x86_64")]
 mod avxvnni;
+pub mod float;
 pub mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -30,13 +32,11 @@ mod neon_dot;
 mod neon_i8mm;
 pub mod pool;
 mod portable;
+pub mod room;
 #[cfg(test)]
 mod tests;
 pub mod vector;
 pub mod windows;
-
-/// The most `i32` sums any kernel's tile holds.
-pub const MAX_TILE: usize = 14 * 32;
 
 /// How a kernel wants its operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,10 @@ pub struct Layout {
     pub depth: usize,
     /// What was subtracted from a level `0..=255` to store it in a byte: 0 or 128.
     pub offset: i32,
+    /// Rows that cost no more than one of them, so that tiles are best made of whole groups of so many.
+    pub together: usize,
+    /// Whether products are added in 16 bits first, as far as [`Strip::room`] says that they fit.
+    pub narrow: bool,
 }
 
 impl Layout {
@@ -58,15 +62,15 @@ impl Layout {
     }
 }
 
-/// The operands of one tile.
+/// The operands of a strip: rows a stride apart by the columns of one panel.
 ///
 /// `k` runs over `segments` runs of `steps · depth` bytes, `segment_stride` bytes apart: one run for a matrix product,
 /// one per kernel row for a convolution read in place.
 #[derive(Debug, Clone, Copy)]
-pub struct Tile<'a> {
+pub struct Strip<'a> {
     /// Activation bytes, from the first byte of the first row.
     pub a: &'a [u8],
-    /// Rows to compute, `1..=Layout::rows`.
+    /// Rows to compute, at least one.
     pub rows: usize,
     /// Bytes from one row to the next.
     pub row_stride: usize,
@@ -78,21 +82,58 @@ pub struct Tile<'a> {
     pub steps: usize,
     /// Packed weights, `segments · steps · columns · depth` bytes.
     pub panel: &'a [i8],
-    /// Whether `panel` may hold -128, which 16-bit pairwise sums must then allow for.
-    pub full_range: bool,
-    /// Weights wanted soon: fetched towards the core while this tile is computed, as far as its steps go.
+    /// The panel's, where [`Layout::narrow`] asks for it.
+    pub room: &'a Room,
+    /// Weights wanted soon: fetched towards the core meanwhile, as far as the steps go.
     pub next: &'a [i8],
+    /// Sums from one row to the next.
+    pub width: usize,
+}
+
+/// Some rows of a strip, as many as a kernel computes at a time.
+///
+/// Every byte that the strip's description reaches for these rows lies inside its slices, and every sum inside `acc`:
+/// [`Strip::tiles`] has checked it, and the `unsafe` kernels rest on it.
+struct Tile<'a> {
+    strip: &'a Strip<'a>,
+    /// The first row of the strip, and how many.
+    first: usize,
+    rows: usize,
+}
+
+impl Strip<'_> {
+    /// Calls `each` for the strip's tiles of at most `layout.rows` rows, shared out evenly, with the sums from the tile's
+    /// first on.
+    ///
+    /// # Panics
+    /// When something would be read or written outside the slices.
+    #[inline(always)]
+    fn tiles(&self, layout: Layout, acc: &mut [i32], mut each: impl FnMut(&Tile, &mut [i32])) {
+        let run = self.steps * layout.depth;
+        let last = (self.rows - 1) * self.row_stride + (self.segments - 1) * self.segment_stride + run;
+        assert!(last <= self.a.len(), "activations shorter than the strip");
+        assert!(self.segments * run * layout.columns <= self.panel.len(), "panel shorter than the strip");
+        assert!(
+            layout.columns <= self.width && self.rows * self.width <= acc.len() + self.width - layout.columns,
+            "sums"
+        );
+        let tiles = self.rows.div_ceil(layout.rows);
+        let share = self.rows.div_ceil(tiles).next_multiple_of(layout.together).min(layout.rows);
+        for first in (0..self.rows).step_by(share) {
+            let tile = Tile { strip: self, first, rows: share.min(self.rows - first) };
+            each(&tile, &mut acc[first * self.width..]);
+        }
+    }
 }
 
 impl Tile<'_> {
-    /// Panics unless every byte the loops read lies inside the slices: the contract that the `unsafe` kernels rest on.
-    fn check(&self, layout: Layout, acc: &[i32]) {
-        let run = self.steps * layout.depth;
-        let last = (self.rows - 1) * self.row_stride + (self.segments - 1) * self.segment_stride + run;
-        assert!((1..=layout.rows).contains(&self.rows), "tile rows");
-        assert!(last <= self.a.len(), "activations shorter than the tile");
-        assert!(self.segments * run * layout.columns <= self.panel.len(), "panel shorter than the tile");
-        assert!(self.rows * layout.columns <= acc.len(), "accumulators");
+    /// Where the runs of segment `s` begin: those of row `first` and of every `step`-th after it.
+    #[cfg(target_arch = "aarch64")]
+    fn row_starts<const R: usize>(&self, s: usize, first: usize, step: usize) -> [*const i8; R] {
+        let Strip { a, row_stride, segment_stride, .. } = *self.strip;
+        let start = a.as_ptr().wrapping_add(s.wrapping_mul(segment_stride));
+        let start = start.wrapping_add((self.first + first).wrapping_mul(row_stride));
+        std::array::from_fn(|row| start.wrapping_add((row * step).wrapping_mul(row_stride)).cast())
     }
 }
 
@@ -101,10 +142,10 @@ impl Tile<'_> {
 pub struct Kernel {
     /// For people and for [`KernelChoice`].
     pub name: &'static str,
-    /// Operand layout of `tile`.
+    /// Operand layout of `strip`.
     pub layout: Layout,
-    /// Exact sums of one tile into `acc[row * columns + column]`.
-    pub tile: fn(&Tile, &mut [i32]),
+    /// Exact sums of one strip into `acc[row * width + column]`.
+    pub strip: fn(&Strip, &mut [i32]),
     /// The floating-point routines compiled for this instruction set.
     pub glue: Glue,
 }
@@ -118,7 +159,8 @@ impl Kernel {
         let Layout { rows, columns, depth, .. } = self.layout;
         let run = STEPS * depth;
         let (a, panel) = (vec![1u8; rows * run], vec![1i8; columns * run]);
-        let tile = Tile {
+        let room = if self.layout.narrow { Room::of(&panel, columns, 1, STEPS) } else { Room::default() };
+        let strip = Strip {
             a: &a,
             rows,
             row_stride: run,
@@ -126,15 +168,16 @@ impl Kernel {
             segment_stride: 0,
             steps: STEPS,
             panel: &panel,
-            full_range: false,
+            room: &room,
             next: &[],
+            width: columns,
         };
-        let mut acc = [0i32; MAX_TILE];
+        let mut acc = vec![0i32; rows * columns];
         let mut best = f64::INFINITY;
         for _ in 0..RUNS {
             let started = Instant::now();
             for _ in 0..TILES {
-                (self.tile)(std::hint::black_box(&tile), &mut acc);
+                (self.strip)(std::hint::black_box(&strip), &mut acc);
             }
             best = best.min(started.elapsed().as_secs_f64());
         }
@@ -267,7 +310,7 @@ macro_rules! unrolled {
 }
 use unrolled;
 
-/// Calls `$rows::<R>` with `R` the tile's rows: the given counts, the last for all others, which [`Tile::check`] excludes.
+/// Calls `$rows::<R>` with `R` the tile's rows: the given counts, the last for all others, which [`Strip::tiles`] excludes.
 macro_rules! by_rows {
     ($rows:ident, $tile:ident, $acc:ident; $($count:literal)*; $last:literal) => {
         match $tile.rows {

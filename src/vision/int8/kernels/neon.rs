@@ -1,25 +1,26 @@
 //! aarch64 without the dot product: Cortex-A53, A72.
 //!
-//! `smull` and `smlal2` multiply 16 pairs of bytes and add them two by two into 16 bits, and `sadalp` adds those two by
-//! two into 32 bits: three instructions for 16 multiply-adds. Two products of bytes fit 16 bits unless both are
-//! -128 · -128, so a panel that holds -128 takes a fourth instruction instead. Sums run along `k` in four lanes and are
-//! added across at the end, which is why a panel keeps 16 consecutive `k` of a column together.
+//! `smull` and `smlal` multiply eight pairs of bytes and add them up in 16 bits; `sadalp` adds those two by two into 32 bits. How
+//! many products fit 16 bits is a matter of the weights ([`Room`](super::room::Room)): four as a rule, which makes five
+//! instructions for 32 multiply-adds, otherwise two (six) or one (eight). Sums run along `k` in four lanes and are added across
+//! at the end, which is why a panel keeps 16 consecutive `k` of a column together.
 //!
-//! A tile is 5 rows by 4 columns: 20 accumulators, 5 rows, 5 products in flight and two registers of weights, all 32. The
-//! instructions are written out in the order they are to run in: left to schedule them, the compiler starts more products
-//! than there are registers for and spills (`benches/arm/mca` shows the loop).
+//! A tile is 4 rows by 4 columns: 16 accumulators, two steps of four rows, two steps of two columns and four rows' products, all
+//! 32. The instructions are written out in the order they are to run in: left to schedule them, the compiler starts more
+//! products than there are registers for and spills (`benches/arm/mca` shows the loop).
 #![allow(unsafe_code, reason = "vector intrinsics on raw pointers; each block says why it holds")]
 
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use super::room::{FOUR, ONE, TWO};
 use super::vector::Vector;
-use super::{Kernel, Layout, Tile, glue_for, unrolled};
+use super::{Kernel, Layout, Strip, Tile, by_rows, glue_for, unrolled};
 
-const LAYOUT: Layout = Layout { rows: 5, columns: 4, depth: 16, offset: 128 };
+const LAYOUT: Layout = Layout { rows: 4, columns: 4, depth: 16, offset: 128, together: 1, narrow: true };
 
 /// The kernel; every aarch64 CPU has these instructions.
-pub const KERNEL: Kernel = Kernel { name: "neon", layout: LAYOUT, tile, glue: compiled::GLUE };
+pub const KERNEL: Kernel = Kernel { name: "neon", layout: LAYOUT, strip, glue: compiled::GLUE };
 
 glue_for!(
     #[target_feature(enable = "neon")]
@@ -29,46 +30,55 @@ glue_for!(
 /// The routines of every aarch64 kernel.
 pub const GLUE: super::Glue = compiled::GLUE;
 
-fn tile(t: &Tile, acc: &mut [i32]) {
-    t.check(LAYOUT, acc);
-    // SAFETY: NEON is part of aarch64; `check` has bounded every access.
-    unsafe {
-        match t.full_range {
-            false => by_rows::<false>(t, acc),
-            true => by_rows::<true>(t, acc),
-        }
-    }
+fn strip(strip: &Strip, acc: &mut [i32]) {
+    // SAFETY: NEON is part of aarch64; a tile stays inside its strip.
+    strip.tiles(LAYOUT, acc, |t, acc| unsafe { by_rows!(rows, t, acc; 1 2 3; 4) });
 }
 
-/// # Safety
-/// `t` must have passed [`Tile::check`]; without `FULL`, its panel holds no -128.
-unsafe fn by_rows<const FULL: bool>(t: &Tile, acc: &mut [i32]) {
-    // SAFETY: by the contract.
-    unsafe {
-        match t.rows {
-            1 => rows::<1, FULL>(t, acc),
-            2 => rows::<2, FULL>(t, acc),
-            3 => rows::<3, FULL>(t, acc),
-            4 => rows::<4, FULL>(t, acc),
-            _ => rows::<5, FULL>(t, acc),
-        }
-    }
-}
-
-/// `$to` = the 16 bytes at `$from + $offset`.
-macro_rules! load {
-    ($to:expr, $from:expr, $offset:expr) => {
+/// `$to` = the 16 bytes at `$from`, which moves on behind them.
+macro_rules! load_next {
+    ($to:expr, $from:expr) => {
         asm!(
-            "ldr {to:q}, [{from}, {offset}]",
+            "ldr {to:q}, [{from}], #16",
             to = out(vreg) $to,
-            from = in(reg) $from,
-            offset = const $offset,
+            from = inout(reg) $from,
             options(readonly, nostack, preserves_flags),
         )
     };
 }
+pub(super) use load_next;
 
-/// `$to` = the products of the low (`smull`, `8b`) or high (`smull2`, `16b`) bytes, 16 bits each.
+/// `$one`, `$other` = the 32 bytes at `$from + $offset - $moved`.
+macro_rules! load_pair {
+    ($one:expr, $other:expr, $from:expr, $offset:expr, $moved:expr) => {
+        asm!(
+            "ldp {one:q}, {other:q}, [{from}, {offset}]",
+            one = out(vreg) $one,
+            other = out(vreg) $other,
+            from = in(reg) $from,
+            offset = const $offset as isize - $moved,
+            options(readonly, nostack, preserves_flags),
+        )
+    };
+}
+pub(super) use load_pair;
+
+/// `$one`, `$other` = the 32 bytes at `$from`, which moves on by `$bytes`.
+macro_rules! load_pair_next {
+    ($one:expr, $other:expr, $from:expr, $bytes:expr) => {
+        asm!(
+            "ldp {one:q}, {other:q}, [{from}], {bytes}",
+            one = out(vreg) $one,
+            other = out(vreg) $other,
+            from = inout(reg) $from,
+            bytes = const $bytes,
+            options(readonly, nostack, preserves_flags),
+        )
+    };
+}
+pub(super) use load_pair_next;
+
+/// `$to` = products of bytes, 16 bits each: `smull` those of the low ones, `smull2` of the high ones.
 macro_rules! multiply {
     ($instruction:literal, $bytes:literal, $to:expr, $a:expr, $w:expr) => {
         asm!(
@@ -81,11 +91,11 @@ macro_rules! multiply {
     };
 }
 
-/// `$to` += the products of the high bytes.
+/// `$to` += products of bytes, 16 bits each: `smlal` those of the low ones, `smlal2` of the high ones.
 macro_rules! multiply_add {
-    ($to:expr, $a:expr, $w:expr) => {
+    ($instruction:literal, $bytes:literal, $to:expr, $a:expr, $w:expr) => {
         asm!(
-            "smlal2 {to:v}.8h, {a:v}.16b, {w:v}.16b",
+            concat!($instruction, " {to:v}.8h, {a:v}.", $bytes, ", {w:v}.", $bytes),
             to = inout(vreg) $to,
             a = in(vreg) $a,
             w = in(vreg) $w,
@@ -106,50 +116,105 @@ macro_rules! add_pairs {
     };
 }
 
+/// Adds the products of one column with two steps or one, as many of them in 16 bits as `$fit` says. In turns over the rows,
+/// so that no instruction waits for the one before.
+macro_rules! column {
+    ($rows:ident, $sums:ident, $column:expr, $fit:ident, $a:ident, $w:expr $(, $then_a:ident, $then_w:expr)?) => {{
+        let mut products = [vdupq_n_s16(0); $rows];
+        unrolled!($rows, ROW => multiply!("smull", "8b", products[ROW], $a[ROW], $w));
+        if $fit == ONE {
+            unrolled!($rows, ROW => add_pairs!($sums[ROW][$column], products[ROW]));
+            unrolled!($rows, ROW => multiply!("smull2", "16b", products[ROW], $a[ROW], $w));
+        } else {
+            unrolled!($rows, ROW => multiply_add!("smlal2", "16b", products[ROW], $a[ROW], $w));
+        }
+        $(
+            if $fit == FOUR {
+                unrolled!($rows, ROW => multiply_add!("smlal", "8b", products[ROW], $then_a[ROW], $then_w));
+            } else {
+                unrolled!($rows, ROW => add_pairs!($sums[ROW][$column], products[ROW]));
+                unrolled!($rows, ROW => multiply!("smull", "8b", products[ROW], $then_a[ROW], $then_w));
+            }
+            if $fit == ONE {
+                unrolled!($rows, ROW => add_pairs!($sums[ROW][$column], products[ROW]));
+                unrolled!($rows, ROW => multiply!("smull2", "16b", products[ROW], $then_a[ROW], $then_w));
+            } else {
+                unrolled!($rows, ROW => multiply_add!("smlal2", "16b", products[ROW], $then_a[ROW], $then_w));
+            }
+        )?
+        unrolled!($rows, ROW => add_pairs!($sums[ROW][$column], products[ROW]));
+    }};
+}
+
+/// Two steps of all rows by all columns; what was read is moved past.
+macro_rules! two_steps {
+    ($rows:ident, $sums:ident, $at:ident, $w:ident, $fit:ident) => {{
+        let (mut a0, mut a1) = ([vdupq_n_s8(0); $rows], [vdupq_n_s8(0); $rows]);
+        unrolled!($rows, ROW => load_pair_next!(a0[ROW], a1[ROW], $at[ROW], 32));
+        unrolled!(2, HALF => {
+            let (w00, w01, w10, w11): (int8x16_t, int8x16_t, int8x16_t, int8x16_t);
+            if HALF == 0 {
+                load_pair_next!(w00, w01, $w, 128);
+            } else {
+                load_pair!(w00, w01, $w, 32, 128);
+            }
+            load_pair!(w10, w11, $w, 64 + 32 * HALF, 128);
+            column!($rows, $sums, 2 * HALF, $fit, a0, w00, a1, w10);
+            column!($rows, $sums, 2 * HALF + 1, $fit, a0, w01, a1, w11);
+        });
+    }};
+}
+
+/// One step, likewise.
+macro_rules! one_step {
+    ($rows:ident, $sums:ident, $at:ident, $w:ident, $fit:ident) => {{
+        let mut a = [vdupq_n_s8(0); $rows];
+        unrolled!($rows, ROW => load_next!(a[ROW], $at[ROW]));
+        unrolled!(4, COLUMN => {
+            let w: int8x16_t;
+            load_next!(w, $w);
+            column!($rows, $sums, COLUMN, $fit, a, w);
+        });
+    }};
+}
+
 /// # Safety
-/// `t` must have passed [`Tile::check`] with `t.rows == R`.
+/// `t` must have `R` rows.
 #[target_feature(enable = "neon")]
-unsafe fn rows<const R: usize, const FULL: bool>(t: &Tile, acc: &mut [i32]) {
+unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
+    let Strip { segments, steps, width, .. } = *t.strip;
     let mut sums = [[vdupq_n_s32(0); 4]; R];
-    let mut panel = t.panel.as_ptr();
-    for s in 0..t.segments {
-        // SAFETY: `check` bounds the panel to segments · steps · 64 bytes and every row's run to steps · 16 bytes inside
-        // `a`; past the last step the pointers are not read through. The other
-        // instructions touch registers only.
+    let mut w = t.strip.panel.as_ptr();
+    let mut fits = t.strip.room.fits(segments, steps).as_ptr();
+    for s in 0..segments {
+        let mut at = t.row_starts::<R>(s, 0, 1);
+        // SAFETY: the panel has segments · steps · 64 bytes and every row's run steps · 16 bytes inside
+        // `a`. `Room` promises a fit for every pair of steps of a segment, the end, and one for a step that is left. The
+        // other instructions touch registers only.
         unsafe {
-            let mut at = t.a.as_ptr().add(s * t.segment_stride).cast::<i8>();
-            for _ in 0..t.steps {
-                let mut w: int8x16_t;
-                load!(w, panel, 0);
-                let mut a = [vdupq_n_s8(0); R];
-                unrolled!(R, ROW => {
-                    a[ROW] = vld1q_s8(at.wrapping_add(t.row_stride.wrapping_mul(ROW)));
-                });
-                unrolled!(4, COLUMN => {
-                    let mut next = w;
-                    if COLUMN < 3 {
-                        load!(next, panel, 16 * (COLUMN + 1));
-                    }
-                    let mut products = [vdupq_n_s16(0); R];
-                    unrolled!(R, ROW => multiply!("smull", "8b", products[ROW], a[ROW], w));
-                    if FULL {
-                        unrolled!(R, ROW => add_pairs!(sums[ROW][COLUMN], products[ROW]));
-                        unrolled!(R, ROW => multiply!("smull2", "16b", products[ROW], a[ROW], w));
-                    } else {
-                        unrolled!(R, ROW => multiply_add!(products[ROW], a[ROW], w));
-                    }
-                    unrolled!(R, ROW => add_pairs!(sums[ROW][COLUMN], products[ROW]));
-                    w = next;
-                });
-                at = at.wrapping_add(16);
-                panel = panel.wrapping_add(64);
+            loop {
+                let fit = *fits;
+                fits = fits.add(1);
+                match fit {
+                    FOUR => two_steps!(R, sums, at, w, FOUR),
+                    TWO => two_steps!(R, sums, at, w, TWO),
+                    ONE => two_steps!(R, sums, at, w, ONE),
+                    _ => break,
+                }
+            }
+            if steps % 2 == 1 {
+                match *fits {
+                    ONE => one_step!(R, sums, at, w, ONE),
+                    _ => one_step!(R, sums, at, w, TWO),
+                }
+                fits = fits.add(1);
             }
         }
     }
     unrolled!(R, ROW => {
         let pairs = [vpaddq_s32(sums[ROW][0], sums[ROW][1]), vpaddq_s32(sums[ROW][2], sums[ROW][3])];
-        // SAFETY: `check` has found room for R rows of 4 sums.
-        unsafe { vst1q_s32(acc.as_mut_ptr().add(4 * ROW), vpaddq_s32(pairs[0], pairs[1])) };
+        // SAFETY: the strip has room for R rows of 4 sums.
+        unsafe { vst1q_s32(acc.as_mut_ptr().add(width * ROW), vpaddq_s32(pairs[0], pairs[1])) };
     });
 }
 
@@ -231,6 +296,19 @@ impl Vector for float32x4_t {
     fn fma(self, b: Self, c: Self) -> Self {
         // SAFETY: see `splat`.
         unsafe { vfmaq_f32(c, self, b) }
+    }
+    #[inline(always)]
+    fn fma_by<const I: usize>(self, a: &[f32; 4], c: Self) -> Self {
+        // SAFETY: see `splat`; the array is a register long.
+        unsafe {
+            let a = vld1q_f32(a.as_ptr());
+            match I {
+                0 => vfmaq_laneq_f32::<0>(c, self, a),
+                1 => vfmaq_laneq_f32::<1>(c, self, a),
+                2 => vfmaq_laneq_f32::<2>(c, self, a),
+                _ => vfmaq_laneq_f32::<3>(c, self, a),
+            }
+        }
     }
     #[inline(always)]
     fn min(self, other: Self) -> Self {

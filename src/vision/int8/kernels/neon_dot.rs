@@ -11,24 +11,24 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-use super::{Kernel, Layout, Tile, by_rows, neon, unrolled};
+use super::neon::{load_next, load_pair, load_pair_next};
+use super::{Kernel, Layout, Strip, Tile, by_rows, neon, unrolled};
 
-const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 4, offset: 128 };
+const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 4, offset: 128, together: 1, narrow: false };
 
 /// The kernel, where the machine has its instructions.
 pub fn kernel() -> Option<Kernel> {
     is_aarch64_feature_detected!("dotprod").then_some(Kernel {
         name: "neon-dot",
         layout: LAYOUT,
-        tile,
+        strip,
         glue: neon::GLUE,
     })
 }
 
-fn tile(t: &Tile, acc: &mut [i32]) {
-    t.check(LAYOUT, acc);
-    // SAFETY: `kernel` is the only way here and has detected the feature; `check` has bounded every access.
-    unsafe { by_rows!(rows, t, acc; 1 2 3 4 5; 6) }
+fn strip(strip: &Strip, acc: &mut [i32]) {
+    // SAFETY: `kernel` is the only way here and has detected the feature; a tile stays inside its strip.
+    strip.tiles(LAYOUT, acc, |t, acc| unsafe { by_rows!(rows, t, acc; 1 2 3 4 5; 6) });
 }
 
 /// Adds the products of the four bytes that `$lane` counts of `$a` with four bytes of each of four columns.
@@ -44,19 +44,16 @@ macro_rules! dot {
     };
 }
 
-/// One step of four `k` for all rows, `$lane` of the loaded registers.
+/// One step of four `k` for all rows, `$lane` of the loaded registers; the weights move on by `$bytes` with the first lane.
 macro_rules! step {
-    ($rows:ident, $sums:ident, $a:ident, $w:ident, $lane:literal) => {{
+    ($rows:ident, $sums:ident, $a:ident, $w:ident, $bytes:literal, $lane:literal) => {{
         unrolled!(2, TWO => {
             let (w0, w1): (int8x16_t, int8x16_t);
-            asm!(
-                "ldp {w0:q}, {w1:q}, [{from}, {offset}]",
-                w0 = out(vreg) w0,
-                w1 = out(vreg) w1,
-                from = in(reg) $w,
-                offset = const 64 * $lane + 32 * TWO,
-                options(readonly, nostack, preserves_flags),
-            );
+            if $lane == 0 && TWO == 0 {
+                load_pair_next!(w0, w1, $w, $bytes);
+            } else {
+                load_pair!(w0, w1, $w, 64 * $lane + 32 * TWO, $bytes);
+            }
             unrolled!($rows, ROW => dot!($sums[ROW][2 * TWO], w0, $a[ROW], $lane));
             unrolled!($rows, ROW => dot!($sums[ROW][2 * TWO + 1], w1, $a[ROW], $lane));
         });
@@ -64,45 +61,40 @@ macro_rules! step {
 }
 
 /// # Safety
-/// `t` must have passed [`Tile::check`] with `t.rows == R`, and the CPU must have the dot product.
+/// `t` must have `R` rows, and the CPU must have the dot product.
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
+    let Strip { segments, steps, width, .. } = *t.strip;
     let mut sums = [[vdupq_n_s32(0); 4]; R];
-    let mut w = t.panel.as_ptr();
-    for s in 0..t.segments {
-        // SAFETY: `check` bounds the panel to segments · steps · 64 bytes and every row's run to steps · 4 bytes inside
+    let mut w = t.strip.panel.as_ptr();
+    for s in 0..segments {
+        let mut at = t.row_starts::<R>(s, 0, 1);
+        // SAFETY: the panel has segments · steps · 64 bytes and every row's run steps · 4 bytes inside
         // `a`: 16 are loaded while four steps are left, then 4 at a time; past the last step the pointers are not read
         // through. The instructions touch registers only.
         unsafe {
-            let mut at = t.a.as_ptr().add(s * t.segment_stride);
-            for _ in 0..t.steps / 4 {
+            for _ in 0..steps / 4 {
                 let mut a = [vdupq_n_s8(0); R];
-                unrolled!(R, ROW => {
-                    a[ROW] = vld1q_s8(at.wrapping_add(t.row_stride.wrapping_mul(ROW)).cast());
-                });
-                step!(R, sums, a, w, 0);
-                step!(R, sums, a, w, 1);
-                step!(R, sums, a, w, 2);
-                step!(R, sums, a, w, 3);
-                at = at.wrapping_add(16);
-                w = w.wrapping_add(256);
+                unrolled!(R, ROW => load_next!(a[ROW], at[ROW]));
+                step!(R, sums, a, w, 256, 0);
+                step!(R, sums, a, w, 256, 1);
+                step!(R, sums, a, w, 256, 2);
+                step!(R, sums, a, w, 256, 3);
             }
-            for _ in 0..t.steps % 4 {
+            for _ in 0..steps % 4 {
                 let mut a = [vdupq_n_s8(0); R];
                 unrolled!(R, ROW => {
-                    let word = at.wrapping_add(t.row_stride.wrapping_mul(ROW)).cast::<i32>().read_unaligned();
-                    a[ROW] = vreinterpretq_s8_s32(vdupq_n_s32(word));
+                    a[ROW] = vreinterpretq_s8_s32(vdupq_n_s32(at[ROW].cast::<i32>().read_unaligned()));
+                    at[ROW] = at[ROW].wrapping_add(4);
                 });
-                step!(R, sums, a, w, 0);
-                at = at.wrapping_add(4);
-                w = w.wrapping_add(64);
+                step!(R, sums, a, w, 64, 0);
             }
         }
     }
     unrolled!(R, ROW => {
         unrolled!(4, FOUR => {
-            // SAFETY: `check` has found room for R rows of 16 sums.
-            unsafe { vst1q_s32(acc.as_mut_ptr().add(16 * ROW + 4 * FOUR), sums[ROW][FOUR]) };
+            // SAFETY: the strip has room for R rows of 16 sums.
+            unsafe { vst1q_s32(acc.as_mut_ptr().add(width * ROW + 4 * FOUR), sums[ROW][FOUR]) };
         });
     });
 }

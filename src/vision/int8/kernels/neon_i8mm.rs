@@ -12,25 +12,30 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-use super::{Kernel, Layout, Tile, neon, unrolled};
+use super::neon::{load_next, load_pair, load_pair_next};
+use super::{Kernel, Layout, Strip, Tile, neon, unrolled};
 
-const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 8, offset: 128 };
+const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 8, offset: 128, together: 2, narrow: false };
 
 /// The kernel, where the machine has its instructions.
 pub fn kernel() -> Option<Kernel> {
-    is_aarch64_feature_detected!("i8mm").then_some(Kernel { name: "neon-i8mm", layout: LAYOUT, tile, glue: neon::GLUE })
+    is_aarch64_feature_detected!("i8mm").then_some(Kernel {
+        name: "neon-i8mm",
+        layout: LAYOUT,
+        strip,
+        glue: neon::GLUE,
+    })
 }
 
-fn tile(t: &Tile, acc: &mut [i32]) {
-    t.check(LAYOUT, acc);
-    // SAFETY: `kernel` is the only way here and has detected the feature; `check` has bounded every access.
-    unsafe {
+fn strip(strip: &Strip, acc: &mut [i32]) {
+    // SAFETY: `kernel` is the only way here and has detected the feature; a tile stays inside its strip.
+    strip.tiles(LAYOUT, acc, |t, acc| unsafe {
         match t.rows.div_ceil(2) {
             1 => pairs::<1>(t, acc),
             2 => pairs::<2>(t, acc),
             _ => pairs::<3>(t, acc),
         }
-    }
+    });
 }
 
 /// `$first`, `$then` = the first and the second eight bytes of two rows, row beside row.
@@ -61,19 +66,17 @@ macro_rules! multiply_add {
     };
 }
 
-/// One step of eight `k`: all pairs of rows by the eight pairs of columns at `$w`.
+/// One step of eight `k`, the `$step`-th: all pairs of rows by eight pairs of columns. The weights move on by `$bytes` with the
+/// first.
 macro_rules! step {
-    ($pairs:ident, $sums:ident, $a:ident, $w:expr) => {
+    ($pairs:ident, $sums:ident, $a:ident, $w:ident, $bytes:literal, $step:literal) => {
         unrolled!(4, TWO => {
             let (w0, w1): (int8x16_t, int8x16_t);
-            asm!(
-                "ldp {w0:q}, {w1:q}, [{from}, {offset}]",
-                w0 = out(vreg) w0,
-                w1 = out(vreg) w1,
-                from = in(reg) $w,
-                offset = const 32 * TWO,
-                options(readonly, nostack, preserves_flags),
-            );
+            if $step == 0 && TWO == 0 {
+                load_pair_next!(w0, w1, $w, $bytes);
+            } else {
+                load_pair!(w0, w1, $w, 128 * $step + 32 * TWO, $bytes);
+            }
             unrolled!($pairs, PAIR => multiply_add!($sums[PAIR][2 * TWO], $a[PAIR], w0));
             unrolled!($pairs, PAIR => multiply_add!($sums[PAIR][2 * TWO + 1], $a[PAIR], w1));
         })
@@ -81,52 +84,49 @@ macro_rules! step {
 }
 
 /// # Safety
-/// `t` must have passed [`Tile::check`] with `t.rows` of `2 P` or `2 P - 1`, and the CPU must have the instruction.
+/// `t` must have `2 P` or `2 P - 1` rows, and the CPU must have the instruction.
 #[target_feature(enable = "neon,i8mm")]
 unsafe fn pairs<const P: usize>(t: &Tile, acc: &mut [i32]) {
+    let Strip { segments, steps, width, .. } = *t.strip;
     let mut sums = [[vdupq_n_s32(0); 8]; P];
-    let mut w = t.panel.as_ptr();
-    let two = t.row_stride.wrapping_mul(2);
-    // The second row of an odd last pair is its first once more; its sums are not stored.
-    let second = |pair: usize| if 2 * pair + 1 < t.rows { t.row_stride } else { 0 };
-    for s in 0..t.segments {
-        // SAFETY: `check` bounds the panel to segments · steps · 128 bytes and every row's run to steps · 8 bytes inside
+    let mut w = t.strip.panel.as_ptr();
+    for s in 0..segments {
+        let (mut upper, mut lower) = (t.row_starts::<P>(s, 0, 2), t.row_starts::<P>(s, 1, 2));
+        // The second row of an odd last pair is its first once more; its sums are not stored.
+        if t.rows % 2 == 1 {
+            lower[P - 1] = upper[P - 1];
+        }
+        // SAFETY: the panel has segments · steps · 128 bytes and every row's run steps · 8 bytes inside
         // `a`: 16 are loaded while two steps are left, then 8; past the last step the pointers are not read through. The other
         // instructions touch registers only.
         unsafe {
-            let mut at = t.a.as_ptr().add(s * t.segment_stride).cast::<i8>();
-            for _ in 0..t.steps / 2 {
+            for _ in 0..steps / 2 {
                 let (mut first, mut then) = ([vdupq_n_s8(0); P], [vdupq_n_s8(0); P]);
                 unrolled!(P, PAIR => {
-                    let row = at.wrapping_add(two.wrapping_mul(PAIR));
-                    let (upper, lower) = (vld1q_s8(row), vld1q_s8(row.wrapping_add(second(PAIR))));
-                    zip!(first[PAIR], then[PAIR], upper, lower);
+                    let (one, other): (int8x16_t, int8x16_t);
+                    load_next!(one, upper[PAIR]);
+                    load_next!(other, lower[PAIR]);
+                    zip!(first[PAIR], then[PAIR], one, other);
                 });
-                step!(P, sums, first, w);
-                step!(P, sums, then, w.add(128));
-                at = at.wrapping_add(16);
-                w = w.wrapping_add(256);
+                step!(P, sums, first, w, 256, 0);
+                step!(P, sums, then, w, 256, 1);
             }
-            if t.steps % 2 == 1 {
+            if steps % 2 == 1 {
                 let mut a = [vdupq_n_s8(0); P];
-                unrolled!(P, PAIR => {
-                    let row = at.wrapping_add(two.wrapping_mul(PAIR));
-                    a[PAIR] = vcombine_s8(vld1_s8(row), vld1_s8(row.wrapping_add(second(PAIR))));
-                });
-                step!(P, sums, a, w);
-                w = w.wrapping_add(128);
+                unrolled!(P, PAIR => a[PAIR] = vcombine_s8(vld1_s8(upper[PAIR]), vld1_s8(lower[PAIR])));
+                step!(P, sums, a, w, 128, 0);
             }
         }
     }
     unrolled!(P, PAIR => {
         unrolled!(4, TWO => {
             let [left, right] = [2 * TWO, 2 * TWO + 1].map(|column| vreinterpretq_s64_s32(sums[PAIR][column]));
-            // SAFETY: `check` has found room for `t.rows` rows of 16 sums.
+            // SAFETY: the strip has room for `t.rows` rows of 16 sums.
             unsafe {
-                let out = acc.as_mut_ptr().add(32 * PAIR + 4 * TWO);
+                let out = acc.as_mut_ptr().add(2 * width * PAIR + 4 * TWO);
                 vst1q_s32(out, vreinterpretq_s32_s64(vzip1q_s64(left, right)));
                 if 2 * PAIR + 1 < t.rows {
-                    vst1q_s32(out.add(16), vreinterpretq_s32_s64(vzip2q_s64(left, right)));
+                    vst1q_s32(out.add(width), vreinterpretq_s32_s64(vzip2q_s64(left, right)));
                 }
             }
         });

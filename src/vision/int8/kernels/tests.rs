@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::float::Strided;
 use super::pool::Pool;
-use super::{Kernel, KernelChoice, MAX_TILE, Tile};
-use crate::vision::int8::glue::{Activation, Attend, Depthwise, Finish, Scale, Strided};
+use super::{Kernel, KernelChoice, Strip};
+use crate::vision::int8::glue::{Activation, Attend, Depthwise, Finish, Scale};
 use crate::vision::int8::packed::{Inner, Matrix, Packed};
 
 fn kernels() -> Vec<Kernel> {
@@ -42,7 +43,7 @@ impl Case {
         (0..self.rows * self.columns).map(|i| sum(i / self.columns, i % self.columns)).collect()
     }
 
-    /// The same through a kernel, tile by tile.
+    /// The same through a kernel, panel by panel.
     fn computed(&self, kernel: &Kernel) -> Vec<i32> {
         let layout = kernel.layout;
         let k = self.segments * self.run;
@@ -53,31 +54,24 @@ impl Case {
         let mut bytes: Vec<u8> = self.levels.iter().map(|level| layout.store(*level)).collect();
         // What follows the last run is read and must not matter.
         bytes.extend([0xAB; 64]);
-        let mut out = vec![0; self.rows * self.columns];
-        for row in (0..self.rows).step_by(layout.rows) {
-            let rows = layout.rows.min(self.rows - row);
-            for panel in 0..self.columns.div_ceil(layout.columns) {
-                let mut acc = [i32::MAX; MAX_TILE];
-                let tile = Tile {
-                    a: &bytes[row * self.row_stride..],
-                    rows,
-                    row_stride: self.row_stride,
-                    segments: self.segments,
-                    segment_stride: self.segment_stride(),
-                    steps: inner.padded_run(layout) / layout.depth,
-                    panel: packed.panel(panel, 0),
-                    full_range: packed.full_range,
-                    next: packed.upcoming(panel + 1),
-                };
-                (kernel.tile)(&tile, &mut acc);
-                for r in 0..rows {
-                    for c in panel * layout.columns..self.columns.min((panel + 1) * layout.columns) {
-                        out[(row + r) * self.columns + c] = acc[r * layout.columns + c % layout.columns];
-                    }
-                }
-            }
+        let padded = packed.padded_columns();
+        let mut acc = vec![i32::MAX; self.rows * padded];
+        for panel in 0..padded / layout.columns {
+            let strip = Strip {
+                a: &bytes,
+                rows: self.rows,
+                row_stride: self.row_stride,
+                segments: self.segments,
+                segment_stride: self.segment_stride(),
+                steps: inner.padded_run(layout) / layout.depth,
+                panel: packed.panel(panel, 0),
+                room: packed.room(panel, 0),
+                next: packed.upcoming(panel + 1),
+                width: padded,
+            };
+            (kernel.strip)(&strip, &mut acc[panel * layout.columns..]);
         }
-        out
+        acc.chunks_exact(padded).flat_map(|row| &row[..self.columns]).copied().collect()
     }
 
     fn check(&self) {
@@ -207,9 +201,9 @@ fn tiles_become_values_with_bias_residual_and_limits() {
             for (partial, residual) in [(false, false), (true, false), (false, true), (true, true)] {
                 let mut random = values(width as u32);
                 let mut some = |count: usize| -> Vec<f32> { (0..count).map(|_| random()).collect() };
-                let acc: Vec<i32> = some(MAX_TILE).iter().map(|x| (x * 1e5) as i32).collect();
+                let acc: Vec<i32> = some(rows * columns).iter().map(|x| (x * 1e5) as i32).collect();
                 let sums: Vec<i32> = some(columns).iter().map(|x| (x * 1e3) as i32).collect();
-                let (scale, bias, parts) = (some(columns), some(columns), some(MAX_TILE));
+                let (scale, bias, parts) = (some(columns), some(columns), some(rows * columns));
                 let others = some(rows * width);
                 let scales: Vec<Scale> = (0..rows).map(|r| Scale { scale: 1e-5, zero: r as i32 * 20 - 30 }).collect();
                 let finish = Finish {

@@ -42,6 +42,11 @@ pub trait Vector: Copy {
     fn div(self, other: Self) -> Self;
     /// `self · b + c`, fused where that is an instruction.
     fn fma(self, b: Self, c: Self) -> Self;
+    /// `a[I] · self + c`: where a lane can be multiplied by, the four values are loaded at once.
+    #[inline(always)]
+    fn fma_by<const I: usize>(self, a: &[f32; 4], c: Self) -> Self {
+        Self::splat(a[I]).fma(self, c)
+    }
     /// The lesser, lane by lane; `other` where `self` is NaN.
     fn min(self, other: Self) -> Self;
     /// The greater, lane by lane; `other` where `self` is NaN.

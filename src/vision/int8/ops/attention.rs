@@ -5,7 +5,8 @@
 
 use tract_onnx::tract_hir::internal::*;
 
-use crate::vision::int8::glue::{Attend, Strided};
+use crate::vision::int8::glue::Attend;
+use crate::vision::int8::kernels::float::Strided;
 use crate::vision::int8::runtime::Runtime;
 
 /// Where the heads of one operand lie: head `h`, token `t` begins at `starts[h] + t · stride`.
