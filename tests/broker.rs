@@ -78,7 +78,7 @@ impl Broker {
         std::fs::copy(example.join("acl"), authority.path("acl")).unwrap();
         let mut command = Command::new("mosquitto");
         command.args(["-c", "mosquitto.conf"]).current_dir(authority.folder.path());
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let child = support::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
         let mut broker = Self { port, child, authority };
         wait_for("mosquitto", || {
             assert!(broker.child.try_wait().unwrap().is_none(), "mosquitto ended at once");
@@ -100,7 +100,7 @@ impl Broker {
     /// What `who` receives on these topics until there are `count` messages, or for a while.
     fn listen(&self, who: &str, topic: &str, count: u32, seconds: u32) -> Child {
         let (count, seconds) = (count.to_string(), seconds.to_string());
-        self.client("mosquitto_sub", who, &["-t", topic, "-v", "-C", &count, "-W", &seconds]).spawn().unwrap()
+        support::spawn(&mut self.client("mosquitto_sub", who, &["-t", topic, "-v", "-C", &count, "-W", &seconds]))
     }
 
     fn publish(&self, who: &str, topic: &str, payload: &str) -> Output {

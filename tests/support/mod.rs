@@ -58,6 +58,37 @@ pub fn have(program: &str) -> bool {
     found
 }
 
+/// Starts a program. In qemu-user the copy that a program with threads makes of itself to become another one now and then never
+/// does, for a lock is held that nobody in it can let go: such a copy is ended and another made.
+pub fn spawn(command: &mut Command) -> Child {
+    loop {
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        if std::env::var_os("REMOTECLIPD_EMULATED").is_none() || became_another_program(child.id()) {
+            return child;
+        }
+        eprintln!("{command:?} was not started by the emulator; again");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+/// Whether a copy of this process is another program within ten seconds, or has ended.
+fn became_another_program(id: u32) -> bool {
+    let own = std::env::current_exe().unwrap();
+    let own = own.as_os_str().as_encoded_bytes();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        if !line.split(|byte| *byte == 0).any(|word| word == own) {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -96,8 +127,9 @@ impl Broker {
         let config = format!("listener {port} 127.0.0.1\nallow_anonymous {anonymous}\n{lines}\n");
         let path = folder.path().join("mosquitto.conf");
         std::fs::write(&path, config).unwrap();
-        let child = Command::new("mosquitto").arg("-c").arg(path).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let mut broker = Self { port, child: child.unwrap(), _folder: folder };
+        let mut command = Command::new("mosquitto");
+        let child = spawn(command.arg("-c").arg(path).stdout(Stdio::null()).stderr(Stdio::null()));
+        let mut broker = Self { port, child, _folder: folder };
         wait_for("mosquitto", || {
             assert!(broker.child.try_wait().unwrap().is_none(), "mosquitto ended at once");
             std::net::TcpStream::connect(("127.0.0.1", port)).ok()
@@ -243,7 +275,7 @@ fn run(config: &Path, log: &Path, variables: &[(&str, &str)]) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
     let mut command = binary();
     command.arg("run").arg("--config").arg(config).envs(variables.iter().copied());
-    command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    spawn(command.stdout(Stdio::null()).stderr(log))
 }
 
 /// A running daemon.
