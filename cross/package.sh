@@ -14,16 +14,10 @@ tools=$PWD/target/tools
 if [ "$("$tools/bin/cargo-deb" --version 2>/dev/null)" != 3.8.0 ]; then
     cargo install -q --locked --root "$tools" --target-dir "$tools/build" --no-default-features cargo-deb@3.8.0
 fi
-if [ "$arch" = arm64 ]; then
-    cross/install.sh
-    . cross/env.sh
-else
-    export CARGO_BUILD_TARGET=$triple CARGO_TARGET_DIR=$PWD/target
-fi
-cargo build --locked --profile flight --no-default-features --features device
+program=$(cross/flight.sh "$arch" | tail -1)
 mkdir -p target/deb
 deb=$PWD/target/deb/remoteclipd_$arch.deb
-"$tools/bin/cargo-deb" --no-build --no-strip --profile flight --target "$triple" --output "$deb"
+CARGO_TARGET_DIR=${program%/"$triple"/flight/remoteclipd} "$tools/bin/cargo-deb" --no-build --no-strip --profile flight --target "$triple" --output "$deb"
 
 fail() { echo "cross/package.sh: $*" >&2 && exit 1; }
 root=$(mktemp -d)
@@ -33,7 +27,7 @@ binary=$root/usr/bin/remoteclipd
 [ "$(dpkg-deb -f "$deb" Architecture)" = "$arch" ] || fail "the package is of another architecture"
 LC_ALL=C readelf -h "$binary" | grep -q "Machine:.*$machine" || fail "the binary is not for $machine"
 bytes=$(stat -c %s "$binary")
-[ "$bytes" -le $((12 << 20)) ] || fail "the binary takes $bytes bytes, more than 12 MiB"
+[ "$bytes" -le 12000000 ] || fail "the binary takes $bytes bytes, more than 12 MB"
 foreign=$(LC_ALL=C readelf -d "$binary" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | grep -Ev '^(libc|libm|libgcc_s|ld-linux-(aarch64|x86-64))\.so' || true)
 [ -z "$foreign" ] || fail "the binary needs libraries that the package does not ask for: $foreign"
 glibc=$(LC_ALL=C readelf -V "$binary" | grep -o 'GLIBC_2\.[0-9]*' | sort -uV | tail -1)
