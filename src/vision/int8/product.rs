@@ -18,10 +18,10 @@ const STREAMED_BYTES: usize = 512 << 10;
 /// first-level cache beside a panel.
 const STRIP_ROWS: usize = 72;
 
-/// Columns of sums that are finished at a time: the widest panel, or as many narrow ones as do not cost more calls than
-/// sums.
+/// Most columns of sums that are finished at a time: those of the widest panel.
 const STRIP_COLUMNS: usize = 32;
-/// Panels narrower than this are finished together.
+
+/// Columns of narrower panels that are finished together: what is read once for all of a strip's rows, or a row, counts less.
 const FINISHED_COLUMNS: usize = 16;
 
 /// Where the activation bytes of one output row begin.

@@ -38,19 +38,20 @@ fn strip(strip: &Strip, acc: &mut [i32]) {
     });
 }
 
-/// `$first`, `$then` = the first and the second eight bytes of two rows, row beside row.
+/// Of `$one` and `$other`, two rows, makes their first and their second eight bytes, row beside row.
 macro_rules! zip {
-    ($first:expr, $then:expr, $upper:expr, $lower:expr) => {
+    ($one:expr, $other:expr) => {{
+        let (upper, lower) = ($one, $other);
         asm!(
             "zip1 {first:v}.2d, {upper:v}.2d, {lower:v}.2d",
             "zip2 {then:v}.2d, {upper:v}.2d, {lower:v}.2d",
-            first = out(vreg) $first,
-            then = lateout(vreg) $then,
-            upper = in(vreg) $upper,
-            lower = in(vreg) $lower,
+            first = out(vreg) $one,
+            then = lateout(vreg) $other,
+            upper = in(vreg) upper,
+            lower = in(vreg) lower,
             options(nomem, nostack, preserves_flags),
-        )
-    };
+        );
+    }};
 }
 
 /// `$sum` += two rows by two columns.
@@ -101,13 +102,13 @@ unsafe fn pairs<const P: usize>(t: &Tile, acc: &mut [i32]) {
         // instructions touch registers only.
         unsafe {
             for _ in 0..steps / 2 {
+                // All loads before the first zip: a core that runs in order would wait for each.
                 let (mut first, mut then) = ([vdupq_n_s8(0); P], [vdupq_n_s8(0); P]);
                 unrolled!(P, PAIR => {
-                    let (one, other): (int8x16_t, int8x16_t);
-                    load_next!(one, upper[PAIR]);
-                    load_next!(other, lower[PAIR]);
-                    zip!(first[PAIR], then[PAIR], one, other);
+                    load_next!(first[PAIR], upper[PAIR]);
+                    load_next!(then[PAIR], lower[PAIR]);
                 });
+                unrolled!(P, PAIR => zip!(first[PAIR], then[PAIR]));
                 step!(P, sums, first, w, 256, 0);
                 step!(P, sums, then, w, 256, 1);
             }
