@@ -77,12 +77,25 @@ fi
 # What a board does, as one CPU; on the others what depends on the CPU. `cross/test.sh CPU` runs all of it as any.
 board=(--lib --test broker --test cli --test golden --test mqtt --test service --test simulated --test slots)
 tests cortex-a72 "${board[@]}"
-for cpu in cortex-a53 cortex-a76 max; do
-    tests "$cpu" --lib int8
-    tests "$cpu" --test golden
+
+# Side by side, for each keeps one core busy. The A53 runs the A72's kernel; EuroSAT has twelve times UCM's pictures.
+kernel_and_golden() { tests "$1" --lib int8 && tests "$1" --test golden; }
+parity() { REMOTECLIPD_PARITY_PART=$(($2 * REMOTECLIPD_PARITY_PART)) tests "$1" --test parity "$3"; }
+as_cortex_a53() { kernel_and_golden cortex-a53; }
+as_cortex_a72() { parity cortex-a72 1 ucm; }
+as_cortex_a76() { kernel_and_golden cortex-a76 && parity cortex-a76 1 ucm; }
+as_max() { kernel_and_golden max && parity max 1 ucm && parity max 4 eurosat; }
+
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+started=()
+for part in as_cortex_a53 as_cortex_a72 as_cortex_a76 as_max; do
+    $part >"$logs/$part" 2>&1 &
+    started+=("$part $!")
 done
-# The A53 runs the A72's kernel. EuroSAT has twelve times UCM's pictures.
-for cpu in cortex-a72 cortex-a76 max; do
-    tests "$cpu" --test parity ucm
+failed=
+for part in "${started[@]}"; do
+    wait "${part#* }" || failed+=" ${part% *}"
+    cat "$logs/${part% *}"
 done
-REMOTECLIPD_PARITY_PART=$((4 * REMOTECLIPD_PARITY_PART)) tests max --test parity eurosat
+[ -z "$failed" ] || { echo "cross/test.sh: failed:$failed" >&2 && exit 1; }
