@@ -23,6 +23,7 @@ docker exec -i "$name" bash -euo pipefail <<'END'
 say() { printf '%-60s' "$1"; }
 ok() { echo ok; }
 is() { [ "$(systemctl show -p "$1" --value remoteclipd)" = "$2" ] || { echo "FAILED: $1 is not $2"; journalctl -u remoteclipd --no-pager; exit 1; }; }
+trap 'echo FAILED; journalctl -u remoteclipd --no-pager -n 40' ERR
 until systemctl is-system-running 2>/dev/null | grep -Eq 'running|degraded'; do sleep 0.2; done
 
 say "the package installs, and starts nothing by itself"
