@@ -58,8 +58,8 @@ pub fn have(program: &str) -> bool {
     found
 }
 
-/// Starts a program. In qemu-user the copy that a program with threads makes of itself to become another one now and then never
-/// does, for a lock is held that nobody in it can let go: such a copy is ended and another made.
+/// Starts a program. In qemu-user the copy that a program with threads makes of itself to become another one may never do so, where
+/// a lock is held that nobody in it can let go: such a copy is ended and another made.
 pub fn spawn(command: &mut Command) -> Child {
     loop {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));

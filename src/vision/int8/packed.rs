@@ -53,7 +53,7 @@ pub struct Packed {
     scale: Vec<f32>,
     /// Sums of the weights of each column, `[group][column]`.
     sums: Vec<i32>,
-    /// One for each panel and group where the kernel asks for it, otherwise one that says nothing.
+    /// One for each panel and group; it says nothing where the kernel does not ask for it.
     rooms: Vec<Room>,
 }
 
@@ -84,14 +84,12 @@ impl Packed {
             let sums = &mut sums[group * padded..][columns.clone()];
             pack_segment(layout, matrix, places, columns, out, sums);
         }
-        let rooms = match layout.narrow {
-            false => vec![Room::default()],
-            true => {
-                let steps = inner.padded_run(layout) / layout.depth;
-                let panels = bytes.get().chunks_exact(group_bytes);
-                panels.map(|panel| Room::of(panel, layout.columns, inner.segments, steps)).collect()
-            }
+        let steps = inner.padded_run(layout) / layout.depth;
+        let room = |panel| match layout.narrow {
+            false => Room::default(),
+            true => Room::of(panel, layout.columns, inner.segments, steps),
         };
+        let rooms = bytes.get().chunks_exact(group_bytes).map(room).collect();
         let mut padded_scale = scale.to_vec();
         padded_scale.resize(padded, 0.0);
         Ok(Packed {
@@ -123,7 +121,7 @@ impl Packed {
 
     /// How many products fit 16 bits in one panel of one group.
     pub fn room(&self, panel: usize, group: usize) -> &Room {
-        &self.rooms[(panel * self.inner.groups + group).min(self.rooms.len() - 1)]
+        &self.rooms[panel * self.inner.groups + group]
     }
 
     /// The bytes from one panel's first group on, to be fetched early: empty past the last panel.
