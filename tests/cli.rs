@@ -212,6 +212,16 @@ fn bench_measures_every_stage() {
     assert!(share > 0.0 && share < 1.5, "{report}");
 }
 
+#[test]
+fn bench_names_a_picture_it_cannot_read() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "no picture").unwrap();
+    let path = file.path().to_str().unwrap();
+    let output = run(&["bench", "--image", path, "--iterations", "1"]);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains(&format!("{path}: not a JPEG, PNG or TIFF picture")), "{}", stderr(&output));
+}
+
 #[cfg(feature = "demo")]
 #[test]
 fn the_demo_needs_nothing_else_installed() {

@@ -86,7 +86,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let mut vision = Vision::load(&bundle, Limits::default(), &options)?;
     let decider = Decider::new(pack(manifest.model.embed_dim)?, manifest.model.logit_scale);
-    vision.embed_batch(&pictures)?;
+    let name = || args.image.as_ref().map_or("the simulated frame".to_owned(), |path| path.display().to_string());
+    vision.embed_batch(&pictures).with_context(name)?;
     let ready = started.elapsed();
     let resident_bytes = resident_memory();
     let mut stages: [Vec<f64>; 4] = Default::default();
