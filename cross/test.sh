@@ -23,8 +23,11 @@ done
 cross/install.sh
 if [ -n "$container" ]; then
     tools=$PWD/target/tools
+    # The one waits for the network, the other for the processor.
+    cross/image.sh &
+    image=$!
     cargo install -q --locked --debug --root "$tools" --target-dir "$tools/build" cross@0.2.5
-    cross/image.sh
+    wait $image
     # cross takes an active toolchain for missing and has rustup fetch it anew, which replaces it by a newer one: Debian's gets
     # a name and is not active, no fetch can succeed, and `cross --version` is not asked, for it does the same. cargo is asked
     # for `debian`, rustup for the name with the host's triple.

@@ -1,11 +1,16 @@
-//! What all ops of one encoder share: the kernel, the threads and a scratch buffer.
+//! What all ops of one encoder share: the kernel, the threads, a scratch buffer and the tensors that they write on.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tract_onnx::tract_hir::internal::*;
+
 use super::glue::Scale;
 use super::kernels::Kernel;
 use super::kernels::pool::Pool;
+
+/// Tensors of one length that are kept: an op reads one and, beside it, a residual.
+const KEPT_ALIKE: usize = 2;
 
 thread_local! {
     /// Kept from task to task, so that tasks do not allocate.
@@ -20,6 +25,8 @@ pub struct Runtime {
     /// The threads.
     pub pool: Pool,
     scratch: Mutex<Scratch>,
+    /// Tensors that ops have read for the last time. A new one would have to be cleared, which takes up to a tenth of a frame.
+    read: Mutex<Vec<Tensor>>,
 }
 
 /// Buffers that an op fills and reads within one evaluation; their contents mean nothing between ops.
@@ -47,7 +54,38 @@ impl Scratch {
 impl Runtime {
     /// A runtime with empty buffers.
     pub fn new(kernel: Kernel, pool: Pool) -> Runtime {
-        Runtime { kernel, pool, scratch: Mutex::default() }
+        Runtime { kernel, pool, scratch: Mutex::default(), read: Mutex::default() }
+    }
+
+    /// A tensor for an op to write all of: its values are an earlier op's, or zeros.
+    ///
+    /// # Errors
+    /// tract's, for a shape that memory does not hold.
+    pub fn output(&self, shape: &[usize]) -> TractResult<Tensor> {
+        let count = shape.iter().product::<usize>();
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = read.iter().rposition(|tensor| tensor.len() == count) else {
+            return Tensor::zero::<f32>(shape);
+        };
+        let mut tensor = read.swap_remove(at);
+        tensor.set_shape(shape)?;
+        // What an op forgets to write is then noticed by the next.
+        if cfg!(debug_assertions) {
+            tensor.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.fill(f32::NAN);
+        }
+        Ok(tensor)
+    }
+
+    /// Takes an op's inputs back, for a later op to write on those that nobody else is to read.
+    pub fn give_back(&self, inputs: TVec<TValue>) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        for input in inputs {
+            // Some come from tract's ops, which take none: those must not pile up.
+            let alike = read.iter().filter(|tensor| tensor.len() == input.len()).count();
+            if alike < KEPT_ALIKE && input.is_exclusive() && input.datum_type() == f32::datum_type() {
+                read.push(input.into_tensor());
+            }
+        }
     }
 
     /// A buffer of `len` values for the present task, for as long as `f` runs.

@@ -27,64 +27,44 @@ pub struct Depthwise<'a> {
 /// Writes line `y` of the output.
 #[inline(always)]
 pub fn depthwise<V: Vector>(d: &Depthwise, y: usize, out: &mut [f32]) {
+    let done = match (d.kernel, d.stride.1) {
+        ((2, 2), 2) => depthwise_line::<V, 2, 2>(d, y, out),
+        ((3, 3), 1) => depthwise_line::<V, 3, 1>(d, y, out),
+        ((3, 3), 2) => depthwise_line::<V, 3, 2>(d, y, out),
+        _ => false,
+    };
+    if done {
+        return;
+    }
     let channels = d.bias.len();
-    let mut c = 0;
-    while c + V::LANES <= channels {
-        depthwise_channels::<V>(d, y, c, out);
-        c += V::LANES;
-    }
-    for c in c..channels {
-        depthwise_channels::<f32>(d, y, c, out);
+    let whole = channels / V::LANES * V::LANES;
+    for x in 0..out.len() / channels {
+        (0..whole).step_by(V::LANES).for_each(|c| depthwise_at::<V>(d, (y, x), c, out));
+        (whole..channels).for_each(|c| depthwise_at::<f32>(d, (y, x), c, out));
     }
 }
 
-/// One register's worth of channels of one line.
+/// The same for windows of `N` x `N`, `S` pixels apart. False, and nothing done, where one reaches far over an edge.
 #[inline(always)]
-fn depthwise_channels<V: Vector>(d: &Depthwise, y: usize, c: usize, out: &mut [f32]) {
-    match (d.kernel, d.stride.1) {
-        ((2, 2), 2) if d.size.1 >= 2 => depthwise_line::<V, 2, 2>(d, (y, c), out),
-        ((3, 3), 1) if d.size.1 >= 3 => depthwise_line::<V, 3, 1>(d, (y, c), out),
-        ((3, 3), 2) if d.size.1 >= 3 => depthwise_line::<V, 3, 2>(d, (y, c), out),
-        _ => (0..out.len() / d.bias.len()).for_each(|x| depthwise_at::<V>(d, (y, x), c, out)),
-    }
-}
-
-/// The same for windows of `N` x `N`, `S` pixels apart, on lines of at least `N` pixels.
-#[inline(always)]
-fn depthwise_line<V: Vector, const N: usize, const S: usize>(d: &Depthwise, (y, c): (usize, usize), out: &mut [f32]) {
+fn depthwise_line<V: Vector, const N: usize, const S: usize>(d: &Depthwise, y: usize, out: &mut [f32]) -> bool {
     let (channels, (height, width)) = (d.bias.len(), d.size);
-    let mut taps = [[V::splat(0.0); N]; N];
-    let mut lines = [&d.x[..0]; N];
-    for ky in 0..N {
-        // A line above or below the image counts nothing: any other line stands for it, with taps of zero.
+    let line = |ky: usize| {
         let line = (y * d.stride.0 + ky).checked_sub(d.before.0).filter(|line| *line < height);
-        if line.is_some() {
-            for (kx, tap) in taps[ky].iter_mut().enumerate() {
-                *tap = V::load(&d.taps[(N * ky + kx) * channels + c..]);
-            }
-        }
-        lines[ky] = &d.x[line.unwrap_or(0) * width * channels..][..width * channels];
+        (&d.x[line.unwrap_or(0) * width * channels..][..width * channels], line.is_some())
+    };
+    let windows = Windows::<N> {
+        lines: std::array::from_fn(line),
+        width,
+        taps: d.taps,
+        bias: d.bias,
+        clamp: d.clamp,
+        before: d.before.1,
+    };
+    let reached = windows.reach(out.len() / channels, S);
+    if reached {
+        windows.run::<V, S>(out);
     }
-    let clamp = (V::splat(d.clamp.0), V::splat(d.clamp.1));
-    let windows = Windows { lines, taps, bias: V::load(&d.bias[c..]), clamp, channels };
-    let columns = out.len() / channels;
-    let first = d.before.1.div_ceil(S).min(columns);
-    let end = ((width + d.before.1 - N) / S + 1).clamp(first, columns);
-    if first < end {
-        windows.run::<S>(end - first, (first * S - d.before.1) * channels + c, &mut out[first * channels + c..]);
-    }
-    for x in (0..first).chain(end..columns) {
-        // A window that reaches over the edge: the outermost inside it, with the taps moved along and zeros behind them.
-        let from = (x * S).saturating_sub(d.before.1).min(width - N);
-        let mut edge = windows;
-        for (moved, taps) in edge.taps.iter_mut().zip(&windows.taps) {
-            for (pixel, tap) in moved.iter_mut().enumerate() {
-                let place = (from + pixel + d.before.1).checked_sub(x * S);
-                *tap = place.and_then(|place| taps.get(place)).copied().unwrap_or(V::splat(0.0));
-            }
-        }
-        edge.run::<S>(1, from * channels + c, &mut out[x * channels + c..]);
-    }
+    reached
 }
 
 /// One register's worth of channels of one output pixel.

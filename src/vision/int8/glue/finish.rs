@@ -66,6 +66,11 @@ fn finish_with<V: Vector, A: Activate>(f: &Finish, acc: &[i32], out: &mut Block<
         finish_columns::<V, A, 4>(f, acc, out, column, activation);
         column += 4 * V::LANES;
     }
+    // The widest registers' panels are two of them.
+    while column + 2 * V::LANES <= width {
+        finish_columns::<V, A, 2>(f, acc, out, column, activation);
+        column += 2 * V::LANES;
+    }
     while column + V::LANES <= width {
         finish_columns::<V, A, 1>(f, acc, out, column, activation);
         column += V::LANES;

@@ -39,30 +39,26 @@ fn load_short<V: Vector>(x: &[f32]) -> V {
 /// Lowest and highest value of `x` and 0, or `None` when one is not finite.
 #[inline(always)]
 pub fn range<V: Vector>(x: &[f32]) -> Option<(f32, f32)> {
-    let zero = V::splat(0.0);
     // Loops, not closures: those are not sure to be inlined, and then lack this instruction set. Four of each, so that
     // no step waits for the one before.
-    let (mut low, mut high, mut poison) = ([zero; 4], [zero; 4], [zero; 4]);
+    let mut covered = [(V::splat(0.0), V::splat(0.0), V::splat(0.0)); 4];
     let mut fours = x.chunks_exact(4 * V::LANES);
     for x in fours.by_ref() {
         for i in 0..4 {
-            let v = V::load(&x[i * V::LANES..]);
-            (low[i], high[i]) = (v.min(low[i]), v.max(high[i]));
-            // Stays 0 for finite values and becomes NaN for all others.
-            poison[i] = v.fma(zero, poison[i]);
+            covered[i] = V::load(&x[i * V::LANES..]).cover(covered[i]);
         }
     }
-    let mut low = low[0].min(low[1]).min(low[2].min(low[3]));
-    let mut high = high[0].max(high[1]).max(high[2].max(high[3]));
-    let mut poison = poison[0].add(poison[1]).add(poison[2].add(poison[3]));
     let mut rest = fours.remainder();
     while !rest.is_empty() {
         let (now, later) = rest.split_at(V::LANES.min(rest.len()));
         let v = if now.len() == V::LANES { V::load(now) } else { load_short::<V>(now) };
-        (low, high, poison) = (v.min(low), v.max(high), v.fma(zero, poison));
+        covered[0] = v.cover(covered[0]);
         rest = later;
     }
-    (poison.total() == 0.0).then(|| (low.lowest(), high.highest()))
+    let [first, second, third, fourth] = covered;
+    let (low, high, witness) = V::cover_both(V::cover_both(first, second), V::cover_both(third, fourth));
+    let (low, high) = (low.lowest(), high.highest());
+    (witness.is_zero() && low.is_finite() && high.is_finite()).then_some((low, high))
 }
 
 /// Writes the levels of `x` under `scale`, less `offset`, as bytes.

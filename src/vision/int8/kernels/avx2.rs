@@ -48,6 +48,7 @@ x86_vector!(
     _mm256_loadu_si256,
     sums,
     levels,
+    is_zero,
     total,
     lowest,
     highest
@@ -91,9 +92,16 @@ fn scale(v: __m256, n: __m256) -> __m256 {
 }
 
 #[inline]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 fn sums(acc: __m256i, zero: i32, sums: __m256i) -> __m256 {
-    _mm256_cvtepi32_ps(_mm256_sub_epi32(acc, _mm256_mullo_epi32(sums, _mm256_set1_epi32(zero))))
+    // Integers multiply at a third of the rate.
+    _mm256_fnmadd_ps(_mm256_set1_ps(zero as f32), _mm256_cvtepi32_ps(sums), _mm256_cvtepi32_ps(acc))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn is_zero(v: __m256) -> bool {
+    _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(v, _mm256_setzero_ps())) == 0
 }
 
 /// # Safety

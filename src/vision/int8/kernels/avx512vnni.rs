@@ -47,6 +47,7 @@ x86_vector!(
     _mm512_loadu_si512,
     sums,
     levels,
+    is_zero,
     _mm512_reduce_add_ps,
     _mm512_reduce_min_ps,
     _mm512_reduce_max_ps
@@ -61,7 +62,14 @@ fn round(v: __m512) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn sums(acc: __m512i, zero: i32, sums: __m512i) -> __m512 {
-    _mm512_cvtepi32_ps(_mm512_sub_epi32(acc, _mm512_mullo_epi32(sums, _mm512_set1_epi32(zero))))
+    // Integers multiply at a third of the rate.
+    _mm512_fnmadd_ps(_mm512_set1_ps(zero as f32), _mm512_cvtepi32_ps(sums), _mm512_cvtepi32_ps(acc))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn is_zero(v: __m512) -> bool {
+    _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(v, _mm512_setzero_ps()) == 0
 }
 
 /// # Safety

@@ -117,11 +117,16 @@ impl Strip<'_> {
             layout.columns <= self.width && self.rows * self.width <= acc.len() + self.width - layout.columns,
             "sums"
         );
+        assert!(!layout.narrow || self.room.is_of(self.segments, self.steps), "the room of another panel");
         let tiles = self.rows.div_ceil(layout.rows);
         let share = self.rows.div_ceil(tiles).next_multiple_of(layout.together).min(layout.rows);
-        for first in (0..self.rows).step_by(share) {
-            let tile = Tile { strip: self, first, rows: share.min(self.rows - first) };
-            each(&tile, &mut acc[first * self.width..]);
+        let (mut left, mut acc) = (self.rows, acc);
+        while left > 0 {
+            let tile = Tile { strip: self, first: self.rows - left, rows: share.min(left) };
+            each(&tile, acc);
+            left -= tile.rows;
+            let done = (share * self.width).min(acc.len());
+            acc = &mut acc[done..];
         }
     }
 }

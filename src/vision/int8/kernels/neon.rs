@@ -13,11 +13,15 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::room::{FOUR, ONE, TWO};
 use super::vector::Vector;
-use super::{Kernel, Layout, Strip, Tile, by_rows, glue_for, unrolled};
+use super::{Kernel, Layout, Strip, Tile, by_rows, glue_for, room, unrolled};
 
 const LAYOUT: Layout = Layout { rows: 4, columns: 4, depth: 16, offset: 128, together: 1, narrow: true };
+
+// As wide as a register: of a byte the compiler would clear the rest at each turn.
+const FOUR: u32 = room::FOUR as u32;
+const TWO: u32 = room::TWO as u32;
+const ONE: u32 = room::ONE as u32;
 
 /// The kernel; every aarch64 CPU has these instructions.
 pub const KERNEL: Kernel = Kernel { name: "neon", layout: LAYOUT, strip, glue: compiled::GLUE };
@@ -31,8 +35,22 @@ glue_for!(
 pub const GLUE: super::Glue = compiled::GLUE;
 
 fn strip(strip: &Strip, acc: &mut [i32]) {
+    // Whole tiles are computed here, so that registers are saved and given back once a strip.
     // SAFETY: NEON is part of aarch64; a tile stays inside its strip.
-    strip.tiles(LAYOUT, acc, |t, acc| unsafe { by_rows!(rows, t, acc; 1 2 3; 4) });
+    strip.tiles(LAYOUT, acc, |t, acc| unsafe {
+        match t.rows {
+            4 => rows::<4>(t, acc),
+            _ => by_rows!(few_rows, t, acc; 1 2; 3),
+        }
+    });
+}
+
+/// # Safety
+/// As of [`rows`].
+#[inline(never)]
+unsafe fn few_rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
+    // SAFETY: by the contract.
+    unsafe { rows::<R>(t, acc) };
 }
 
 /// `$to` = the 16 bytes at `$from`, which moves on behind them.
@@ -178,32 +196,60 @@ macro_rules! one_step {
     }};
 }
 
+/// The fit at `$fits`, which moves on behind it.
+macro_rules! next_fit {
+    ($fits:ident) => {{
+        let fit: u32;
+        asm!(
+            "ldrb {fit:w}, [{fits}], #1",
+            fit = lateout(reg) fit,
+            fits = inout(reg) $fits,
+            options(readonly, nostack, preserves_flags),
+        );
+        fit
+    }};
+}
+
 /// # Safety
 /// `t` must have `R` rows.
-#[target_feature(enable = "neon")]
+#[inline(always)]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
     let Strip { segments, steps, width, .. } = *t.strip;
     let mut sums = [[vdupq_n_s32(0); 4]; R];
     let mut w = t.strip.panel.as_ptr();
-    let mut fits = t.strip.room.fits(segments, steps).as_ptr();
+    let mut fits = t.strip.room.fits().as_ptr();
     for s in 0..segments {
         let mut at = t.row_starts::<R>(s, 0, 1);
         // SAFETY: the panel has segments · steps · 64 bytes and every row's run steps · 16 bytes inside
         // `a`. `Room` promises a fit for every pair of steps of a segment, the end, and one for a step that is left. The
         // other instructions touch registers only.
         unsafe {
+            let mut fit = next_fit!(fits);
             loop {
-                let fit = *fits;
-                fits = fits.add(1);
+                if fit == FOUR {
+                    'four: loop {
+                        two_steps!(R, sums, at, w, FOUR);
+                        fit = next_fit!(fits);
+                        // As a condition of the loop it would be merged with the one above, and a jump added to each turn.
+                        const { assert!(FOUR == 0) };
+                        asm!(
+                            "cbz {fit:w}, {again}",
+                            fit = in(reg) fit,
+                            again = label { continue 'four },
+                            options(nomem, nostack, preserves_flags),
+                        );
+                        break;
+                    }
+                }
                 match fit {
-                    FOUR => two_steps!(R, sums, at, w, FOUR),
                     TWO => two_steps!(R, sums, at, w, TWO),
                     ONE => two_steps!(R, sums, at, w, ONE),
                     _ => break,
                 }
+                fit = next_fit!(fits);
             }
             if steps % 2 == 1 {
-                match *fits {
+                match u32::from(*fits) {
                     ONE => one_step!(R, sums, at, w, ONE),
                     _ => one_step!(R, sums, at, w, TWO),
                 }
@@ -319,6 +365,16 @@ impl Vector for float32x4_t {
     fn max(self, other: Self) -> Self {
         // SAFETY: see `splat`. Of a number and NaN, the number.
         unsafe { vmaxnmq_f32(self, other) }
+    }
+    #[inline(always)]
+    fn cover(self, (low, high, witness): (Self, Self, Self)) -> (Self, Self, Self) {
+        // SAFETY: see `splat`. Of a number and NaN, NaN, which so is its own witness.
+        unsafe { (vminq_f32(self, low), vmaxq_f32(self, high), witness) }
+    }
+    #[inline(always)]
+    fn cover_both(some: (Self, Self, Self), others: (Self, Self, Self)) -> (Self, Self, Self) {
+        // SAFETY: see `cover`.
+        unsafe { (vminq_f32(some.0, others.0), vmaxq_f32(some.1, others.1), some.2) }
     }
     #[inline(always)]
     fn round(self) -> Self {

@@ -52,12 +52,13 @@ impl Room {
         Room { fits, segments, steps }
     }
 
-    /// The fits, of as many segments and steps as a tile has.
-    ///
-    /// # Panics
-    /// When they are of another panel.
-    pub fn fits(&self, segments: usize, steps: usize) -> &[Fit] {
-        assert_eq!((self.segments, self.steps), (segments, steps), "the room of another panel");
+    /// Whether it is of a panel with so many segments and steps.
+    pub fn is_of(&self, segments: usize, steps: usize) -> bool {
+        (self.segments, self.steps) == (segments, steps)
+    }
+
+    /// The fits.
+    pub fn fits(&self) -> &[Fit] {
         &self.fits
     }
 }
@@ -101,10 +102,10 @@ mod tests {
             for (at, weight) in weights.into_iter().enumerate() {
                 panel[3 + 8 * at] = weight;
             }
-            assert_eq!(Room::of(&panel, 1, 1, 3).fits(1, 3), fits, "{weights:?}");
+            assert_eq!(Room::of(&panel, 1, 1, 3).fits(), fits, "{weights:?}");
         }
         let panel = [-128; 5 * 4 * 16];
-        assert_eq!(Room::of(&panel, 4, 1, 5).fits(1, 5), [ONE, ONE, END, ONE]);
-        assert_eq!(Room::of(&panel, 4, 5, 1).fits(5, 1), [END, ONE].repeat(5));
+        assert_eq!(Room::of(&panel, 4, 1, 5).fits(), [ONE, ONE, END, ONE]);
+        assert_eq!(Room::of(&panel, 4, 5, 1).fits(), [END, ONE].repeat(5));
     }
 }

@@ -18,7 +18,7 @@ pub trait Vector: Copy {
     fn store(self, out: &mut [f32]);
     /// The first integers of `x`.
     fn ints(x: &[i32]) -> Self::Ints;
-    /// `acc - zero · sums`, exactly, then as values.
+    /// `acc - zero · sums` as values, off by at most what rounding either term to f32 takes.
     fn sums(acc: &[i32], zero: i32, sums: Self::Ints) -> Self;
     /// Rounds to the nearest level, ties to even, limits that to `0..=255` and writes `level - offset` as bytes. Magnitudes
     /// are below 2²².
@@ -51,15 +51,31 @@ pub trait Vector: Copy {
     fn min(self, other: Self) -> Self;
     /// The greater, lane by lane; `other` where `self` is NaN.
     fn max(self, other: Self) -> Self;
+    /// The lowest and the highest so far with this one, and a witness: 0 as long as all were finite, unless the two say otherwise.
+    #[inline(always)]
+    fn cover(self, (low, high, witness): (Self, Self, Self)) -> (Self, Self, Self) {
+        // NaN times 0 is NaN, and so is infinity.
+        (self.min(low), self.max(high), self.fma(Self::splat(0.0), witness))
+    }
+    /// What [`Vector::cover`] made of some registers and of others.
+    #[inline(always)]
+    fn cover_both(some: (Self, Self, Self), others: (Self, Self, Self)) -> (Self, Self, Self) {
+        (some.0.min(others.0), some.1.max(others.1), some.2.add(others.2))
+    }
     /// To the nearest whole number, ties to even; for magnitudes below 2²².
     fn round(self) -> Self;
     /// `self · 2ⁿ` for whole `n` within -126..=127.
     fn scale(self, n: Self) -> Self;
+    /// Whether every lane is 0, and so none of them NaN.
+    #[inline(always)]
+    fn is_zero(self) -> bool {
+        self.total() == 0.0
+    }
     /// The sum of all lanes, in any order.
     fn total(self) -> f32;
-    /// The least of all lanes, none of which is NaN.
+    /// The least of all lanes; NaN or any of them where one is NaN.
     fn lowest(self) -> f32;
-    /// The greatest of all lanes, none of which is NaN.
+    /// The greatest of all lanes; NaN or any of them where one is NaN.
     fn highest(self) -> f32;
 }
 
@@ -151,7 +167,7 @@ impl Vector for f32 {
 macro_rules! x86_vector {
     ($register:ty, $ints:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident,
      $div:ident, $fma:ident, $min:ident, $max:ident, $round:path, $scale:path, $ints_of:path, $sums:path, $levels:path,
-     $total:path, $lowest:path, $highest:path) => {
+     $is_zero:path, $total:path, $lowest:path, $highest:path) => {
         impl crate::vision::int8::kernels::vector::Vector for $register {
             type Ints = $ints;
             const LANES: usize = $lanes;
@@ -234,6 +250,11 @@ macro_rules! x86_vector {
             fn scale(self, n: Self) -> Self {
                 // SAFETY: see the macro.
                 unsafe { $scale(self, n) }
+            }
+            #[inline(always)]
+            fn is_zero(self) -> bool {
+                // SAFETY: see the macro.
+                unsafe { $is_zero(self) }
             }
             #[inline(always)]
             fn total(self) -> f32 {

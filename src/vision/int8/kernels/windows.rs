@@ -1,83 +1,123 @@
-//! The inner loop of a depthwise convolution: windows of one line on one register's worth of channels.
+//! The inner loops of a depthwise convolution: one line of its output.
 //!
-//! Taps stay in registers, and four windows share the pixels that they have in common. Pixels of a channel lie a pixel's
-//! channels apart; checked one by one, they would cost more instructions than the sums.
-#![allow(unsafe_code, reason = "reads pixels through pointers that were checked for the whole line at once")]
+//! Taps stay in registers, and four windows share the pixels that they have in common. A line is checked as a whole: checked
+//! one by one, its pixels, which lie a pixel's channels apart, would cost more instructions than the sums.
+#![allow(unsafe_code, reason = "reads pixels and taps through pointers that were checked for the whole line at once")]
 
 use super::unrolled;
 use super::vector::Vector;
 
-/// What the windows read.
+/// What the windows of one line read.
 #[derive(Debug, Clone, Copy)]
-pub struct Windows<'a, V, const N: usize> {
-    /// The image lines under the windows' rows.
-    pub lines: [&'a [f32]; N],
-    /// The kernel.
-    pub taps: [[V; N]; N],
-    /// Added.
-    pub bias: V,
+pub struct Windows<'a, const N: usize> {
+    /// The image lines under the rows of the kernel, and whether each is one: where a row is above or below the image, any other
+    /// line stands here and counts nothing.
+    pub lines: [(&'a [f32], bool); N],
+    /// Pixels of a line.
+    pub width: usize,
+    /// `[kernel row][kernel column][channel]`.
+    pub taps: &'a [f32],
+    /// One a channel.
+    pub bias: &'a [f32],
     /// Limits of a sum.
-    pub clamp: (V, V),
-    /// Values from one pixel to the next.
-    pub channels: usize,
+    pub clamp: (f32, f32),
+    /// Zeros before the first pixel, at most one.
+    pub before: usize,
 }
 
-impl<V: Vector, const N: usize> Windows<'_, V, N> {
-    /// `count` windows, `S` pixels apart, the first of which begins at value `from` of every line; their sums go to the
-    /// pixels of `out`.
+impl<const N: usize> Windows<'_, N> {
+    /// Whether `columns` windows, `stride` pixels apart, can be computed here: none reaches over an edge by more than a pixel.
+    pub fn reach(&self, columns: usize, stride: usize) -> bool {
+        let inside = N <= self.width && self.before <= 1;
+        inside && columns > 0 && (columns - 1) * stride + N <= self.before + self.width + 1
+    }
+
+    /// Writes the sums of windows `S` pixels apart to the pixels of `out`.
     ///
     /// # Panics
-    /// When a window reaches beyond a line or a sum beyond `out`.
+    /// When a window reaches too far, or what belongs to channels is not of as many.
     #[inline(always)]
-    pub fn run<const S: usize>(&self, count: usize, from: usize, out: &mut [f32]) {
-        if count == 0 {
-            return;
-        }
-        let end = from + ((count - 1) * S + N - 1) * self.channels + V::LANES;
-        assert!(self.lines.iter().all(|line| end <= line.len()), "windows beyond the line");
-        assert!((count - 1) * self.channels + V::LANES <= out.len(), "sums beyond the output");
-        let mut at = self.lines.map(|line| line.as_ptr().wrapping_add(from));
-        let mut to = out.as_mut_ptr();
-        let mut left = count;
-        while left >= 4 {
-            // SAFETY: four of the `count` windows are left, and the asserts have bounded them all.
-            unsafe { self.sums::<4, S>(at, to) };
-            at = at.map(|at| at.wrapping_add(4 * S * self.channels));
-            to = to.wrapping_add(4 * self.channels);
-            left -= 4;
-        }
-        while left > 0 {
-            // SAFETY: as above, of one.
-            unsafe { self.sums::<1, S>(at, to) };
-            at = at.map(|at| at.wrapping_add(S * self.channels));
-            to = to.wrapping_add(self.channels);
-            left -= 1;
+    pub fn run<V: Vector, const S: usize>(&self, out: &mut [f32]) {
+        let channels = self.bias.len();
+        let columns = out.len() / channels;
+        assert!(self.reach(columns, S), "windows beyond the line");
+        assert!(self.lines.iter().all(|(line, _)| line.len() == self.width * channels), "a line of another length");
+        assert!(
+            self.taps.len() == N * N * channels && out.len() == columns * channels,
+            "taps or sums of other channels"
+        );
+        let whole = channels / V::LANES * V::LANES;
+        // SAFETY: the asserts are what is asked for, and from each of these channels on there is a register full of them, or
+        // one for those behind the last register.
+        unsafe {
+            (0..whole).step_by(V::LANES).for_each(|c| self.channels::<V, S>(c, columns, out));
+            (whole..channels).for_each(|c| self.channels::<f32, S>(c, columns, out));
         }
     }
 
+    /// The channels of one register, from `c` on.
+    ///
     /// # Safety
-    /// `at` must be to the first values of `P` windows, `S` pixels apart, in each line, and `to` to those of `P` pixels of
-    /// the output.
+    /// `reach(columns, S)`; lines have `width` pixels, `out` has `columns` and `taps` has N·N, each of as many channels as `bias`, and
+    /// from `c` on there are at least as many as a register has lanes.
     #[inline(always)]
-    unsafe fn sums<const P: usize, const S: usize>(&self, at: [*const f32; N], to: *mut f32) {
-        const { assert!((P - 1) * S + N <= 14, "`unrolled!` counts no further") };
-        let mut sums = [self.bias; P];
-        for (line, taps) in at.iter().zip(&self.taps) {
-            unrolled!((P - 1) * S + N, PIXEL => {
-                // SAFETY: by the contract.
-                let value = V::load(unsafe { std::slice::from_raw_parts(line.wrapping_add(PIXEL * self.channels), V::LANES) });
-                unrolled!(P, WINDOW => {
-                    if PIXEL >= WINDOW * S && PIXEL - WINDOW * S < N {
-                        sums[WINDOW] = value.fma(taps[PIXEL - WINDOW * S], sums[WINDOW]);
-                    }
-                });
-            });
+    unsafe fn channels<V: Vector, const S: usize>(&self, c: usize, columns: usize, out: &mut [f32]) {
+        let channels = self.bias.len();
+        // SAFETY: by the contract, here and below.
+        let load = |from: *const f32| V::load(unsafe { std::slice::from_raw_parts(from, V::LANES) });
+        let mut taps = [[V::splat(0.0); N]; N];
+        let mut tap = self.taps.as_ptr().wrapping_add(c);
+        for (taps, (_, is_one)) in taps.iter_mut().zip(&self.lines) {
+            for value in taps {
+                if *is_one {
+                    *value = load(tap);
+                }
+                tap = tap.wrapping_add(channels);
+            }
         }
-        let (low, high) = self.clamp;
-        for (window, sum) in sums.into_iter().enumerate() {
-            // SAFETY: by the contract.
-            let out = unsafe { std::slice::from_raw_parts_mut(to.wrapping_add(window * self.channels), V::LANES) };
-            sum.max(low).min(high).store(out);
+        let bias = load(self.bias.as_ptr().wrapping_add(c));
+        let mut at = self.lines.map(|(line, _)| line.as_ptr().wrapping_add(c));
+        let mut to = out.as_mut_ptr().wrapping_add(c);
+        let inside = ((self.before + self.width - N) / S + 1).min(columns);
+        // The sums of `$count` windows, from column `$column` of the kernel on, of `$pixels` pixels.
+        macro_rules! windows {
+            ($count:expr, $column:expr, $pixels:expr) => {{
+                let mut sums = [bias; $count];
+                for (line, taps) in at.iter().zip(&taps) {
+                    unrolled!($pixels, PIXEL => {
+                        let value = load(line.wrapping_add(PIXEL * channels));
+                        unrolled!($count, WINDOW => {
+                            if PIXEL + $column >= WINDOW * S && PIXEL + $column - WINDOW * S < N {
+                                sums[WINDOW] = value.fma(taps[PIXEL + $column - WINDOW * S], sums[WINDOW]);
+                            }
+                        });
+                    });
+                }
+                for sum in sums {
+                    // SAFETY: by the contract.
+                    let out = unsafe { std::slice::from_raw_parts_mut(to, V::LANES) };
+                    sum.max(V::splat(self.clamp.0)).min(V::splat(self.clamp.1)).store(out);
+                    to = to.wrapping_add(channels);
+                }
+            }};
+        }
+        const { assert!(3 * S + N <= 14, "`unrolled!` counts no further") };
+        if self.before == 1 {
+            windows!(1, 1, N - 1);
+            at = at.map(|at| at.wrapping_add((S - 1) * channels));
+        }
+        let mut left = inside - self.before;
+        while left >= 4 {
+            windows!(4, 0, 3 * S + N);
+            at = at.map(|at| at.wrapping_add(4 * S * channels));
+            left -= 4;
+        }
+        for _ in 0..left {
+            windows!(1, 0, N);
+            at = at.map(|at| at.wrapping_add(S * channels));
+        }
+        if inside < columns {
+            windows!(1, 0, N - 1);
         }
     }
 }

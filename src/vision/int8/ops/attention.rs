@@ -81,7 +81,7 @@ impl EvalOp for Attention {
     fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let views = inputs.iter().map(|i| i.try_as_plain_ram()).collect::<TractResult<Vec<_>>>()?;
         let values = views.iter().map(|v| v.as_slice::<f32>()).collect::<TractResult<Vec<_>>>()?;
-        let mut out = Tensor::zero::<f32>(&self.shape)?;
+        let mut out = self.runtime.output(&self.shape)?;
         let mut view = out.try_as_plain_ram_mut()?;
         let [q, k, v] = &self.operands;
         let width = self.inner * v.depth;
@@ -98,6 +98,7 @@ impl EvalOp for Attention {
             };
             Runtime::with_thread_values(attend.scratch(), |scratch| (kernel.glue.attend)(&attend, scratch, block));
         });
+        self.runtime.give_back(inputs);
         Ok(tvec!(out.into_tvalue()))
     }
 }

@@ -4,21 +4,29 @@
 //! pixels in one 32-bit sum, so they must share a scale: one an image. The quantised image is laid out with its
 //! padding, and each kernel row of a window is then one run of bytes that the kernel reads in place, with no im2col
 //! copy. Zero is exact under every scale, so the padding is too.
+//!
+//! A depthwise convolution before a pointwise one is computed line by line as part of it, and each pixel is quantised while
+//! it is in the first-level cache: what it was in f32 is never a tensor.
 
 use tract_onnx::tract_hir::internal::*;
 
 use super::linear::quantise_rows;
-use super::{BadRow, Window, equal_by_identity};
-use crate::vision::int8::glue::{Activation, Scale};
+use super::{BadRow, Depthwise, Window, equal_by_identity};
+use crate::vision::int8::glue::{Activation, Quantise, Scale};
 use crate::vision::int8::packed::Packed;
 use crate::vision::int8::product::{Product, Scales, Walk};
 use crate::vision::int8::runtime::Runtime;
 
-/// `activation(conv(x, W) + bias [+ residual])`; the residual is the second input.
+/// Lines of a depthwise convolution computed by one task.
+const LINES_PER_TASK: usize = 4;
+
+/// `activation(conv([depthwise](x), W) + bias [+ residual])`; the residual is the second input.
 #[derive(Debug, Clone)]
 pub struct Conv {
     /// Kernel and threads.
     pub runtime: Arc<Runtime>,
+    /// Comes first, where the convolution itself is pointwise.
+    pub depthwise: Option<Depthwise>,
     /// The weights: a segment a kernel row.
     pub weights: Arc<Packed>,
     /// One a column, padded as the weights.
@@ -34,20 +42,56 @@ pub struct Conv {
 equal_by_identity!(Conv, weights);
 
 impl Conv {
-    fn output_shape(&self, input: &[usize]) -> TVec<usize> {
-        let (height, width) = self.window.output((input[1], input[2]));
-        tvec!(input[0], height, width, self.weights.columns)
+    /// `[b, h, w, c]` of what the weights meet.
+    fn inner_shape(&self, input: &[usize]) -> TVec<usize> {
+        self.depthwise.as_ref().map_or_else(|| input.into(), |depthwise| depthwise.output_shape(input))
     }
 
-    fn pointwise(&self, x: &[f32], residual: Option<&[f32]>, out: &mut [f32]) -> TractResult<()> {
-        let c = self.weights.inner.len();
+    fn output_shape(&self, input: &[usize]) -> TVec<usize> {
+        let inner = self.inner_shape(input);
+        let (height, width) = self.window.output((inner[1], inner[2]));
+        tvec!(inner[0], height, width, self.weights.columns)
+    }
+
+    fn pointwise(&self, x: &[f32], shape: &[usize], residual: Option<&[f32]>, out: &mut [f32]) -> TractResult<()> {
+        let inner = self.inner_shape(shape);
+        let (pixels, c) = (inner[..3].iter().product(), inner[3]);
         let stride = c.next_multiple_of(self.runtime.kernel.layout.depth);
         let mut scratch = self.runtime.scratch();
-        let (bytes, scales) = scratch.take(x.len() / c * stride, x.len() / c);
-        quantise_rows(&self.runtime, "ConvInt8", (x, c), None, (bytes, stride), scales)?;
+        let (bytes, scales) = scratch.take(pixels * stride, pixels);
+        match &self.depthwise {
+            None => quantise_rows(&self.runtime, "ConvInt8", (x, c), None, (bytes, stride), scales)?,
+            Some(depthwise) => self.quantise_lines(depthwise, (x, shape), (bytes, stride), scales)?,
+        }
         let walk = Walk::Rows { stride, group_stride: 0 };
         self.product(bytes, walk, Scales::Rows(scales), residual).run(&self.runtime, out);
         Ok(())
+    }
+
+    /// Quantises the pixels that `depthwise` makes of `x`, images of `shape`, into `bytes`, `stride` apart.
+    fn quantise_lines(
+        &self,
+        depthwise: &Depthwise,
+        (x, shape): (&[f32], &[usize]),
+        (bytes, stride): (&mut [u8], usize),
+        scales: &mut [Scale],
+    ) -> TractResult<()> {
+        let Runtime { kernel, pool, .. } = &*self.runtime;
+        let (width, c) = (depthwise.output_shape(shape)[2], shape[3]);
+        let bad = BadRow::new();
+        pool.rows((bytes, scales), (width * stride, width), LINES_PER_TASK, |first, bytes, scales| {
+            let lines = bytes.chunks_exact_mut(width * stride).zip(scales.chunks_exact_mut(width)).zip(first..);
+            Runtime::with_thread_values(width * c, |values| {
+                for ((bytes, scales), line) in lines {
+                    depthwise.line(x, shape, line, values);
+                    let pixels = Quantise { x: values, width: c, norm: None, offset: kernel.layout.offset, stride };
+                    if let Some(pixel) = (kernel.glue.quantise)(&pixels, bytes, scales, &mut []) {
+                        bad.set(line * width + pixel);
+                    }
+                }
+            });
+        });
+        bad.check("SeparableInt8")
     }
 
     fn windowed(&self, x: &[f32], shape: &[usize], residual: Option<&[f32]>, out: &mut [f32]) -> TractResult<()> {
@@ -121,12 +165,15 @@ impl Conv {
 
 impl Op for Conv {
     fn name(&self) -> StaticName {
-        "ConvInt8".into()
+        if self.depthwise.is_some() { "SeparableInt8" } else { "ConvInt8" }.into()
     }
 
     fn info(&self) -> TractResult<Vec<String>> {
+        let depthwise =
+            self.depthwise.as_ref().map(|depthwise| format!("{:?}, {:?}, ", depthwise.window, depthwise.clamp));
         Ok(vec![format!(
-            "{} -> {}, {:?}, {:?}{}",
+            "{}{} -> {}, {:?}, {:?}{}",
+            depthwise.unwrap_or_default(),
             self.weights.inner.len(),
             self.weights.columns,
             self.window,
@@ -145,13 +192,14 @@ impl EvalOp for Conv {
         let x = inputs[0].try_as_plain_ram()?;
         let residual = inputs.get(1).map(|r| r.try_as_plain_ram()).transpose()?;
         let residual = residual.as_ref().map(|r| r.as_slice()).transpose()?;
-        let mut out = Tensor::zero::<f32>(&self.output_shape(inputs[0].shape()))?;
+        let mut out = self.runtime.output(&self.output_shape(inputs[0].shape()))?;
         let mut view = out.try_as_plain_ram_mut()?;
         if self.window.is_pointwise() {
-            self.pointwise(x.as_slice()?, residual, view.as_slice_mut()?)?;
+            self.pointwise(x.as_slice()?, inputs[0].shape(), residual, view.as_slice_mut()?)?;
         } else {
             self.windowed(x.as_slice()?, inputs[0].shape(), residual, view.as_slice_mut()?)?;
         }
+        self.runtime.give_back(inputs);
         Ok(tvec!(out.into_tvalue()))
     }
 }
@@ -165,7 +213,11 @@ impl TypedOp for Conv {
     fn cost(&self, inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
         let shape = inputs[0].shape.as_concrete().context("ConvInt8: the input's shape is not fixed")?;
         let outputs: usize = self.output_shape(shape).iter().product();
-        Ok(tvec!((Cost::FMA(i8::datum_type()), (outputs * self.weights.inner.len()).to_dim())))
+        let mut costs = tvec!((Cost::FMA(i8::datum_type()), (outputs * self.weights.inner.len()).to_dim()));
+        if let Some(depthwise) = &self.depthwise {
+            costs.push((Cost::FMA(f32::datum_type()), depthwise.macs(shape).to_dim()));
+        }
+        Ok(costs)
     }
 
     as_op!();

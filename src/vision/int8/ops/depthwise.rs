@@ -34,9 +34,32 @@ pub struct Depthwise {
 equal_by_identity!(Depthwise, weights);
 
 impl Depthwise {
-    fn output_shape(&self, input: &[usize]) -> TVec<usize> {
+    /// `[b, h', w', c]` of `[b, h, w, c]`.
+    pub fn output_shape(&self, input: &[usize]) -> TVec<usize> {
         let (height, width) = self.window.output((input[1], input[2]));
         tvec!(input[0], height, width, input[3])
+    }
+
+    /// Writes line `line` of the outputs for `x`, images of `shape`, counting through all of them.
+    pub fn line(&self, x: &[f32], shape: &[usize], line: usize, out: &mut [f32]) {
+        let height = self.output_shape(shape)[1];
+        let image = shape[1] * shape[2] * shape[3];
+        let layer = glue::Depthwise {
+            x: &x[line / height * image..][..image],
+            size: (shape[1], shape[2]),
+            taps: &self.weights.taps,
+            bias: &self.weights.bias,
+            kernel: self.window.kernel,
+            stride: self.window.stride,
+            before: self.window.before,
+            clamp: self.clamp,
+        };
+        (self.runtime.kernel.glue.depthwise)(&layer, line % height, out);
+    }
+
+    /// Multiply-adds for an input of `shape`.
+    pub fn macs(&self, shape: &[usize]) -> usize {
+        self.output_shape(shape).iter().product::<usize>() * self.window.kernel.0 * self.window.kernel.1
     }
 }
 
@@ -60,26 +83,15 @@ impl EvalOp for Depthwise {
         let x = inputs[0].try_as_plain_ram()?;
         let x = x.as_slice::<f32>()?;
         let out_shape = self.output_shape(shape);
-        let mut out = Tensor::zero::<f32>(&out_shape)?;
+        let mut out = self.runtime.output(&out_shape)?;
         let mut view = out.try_as_plain_ram_mut()?;
-        let line = out_shape[2] * out_shape[3];
-        let image = shape[1] * shape[2] * shape[3];
-        let Runtime { kernel, pool, .. } = &*self.runtime;
-        pool.blocks(view.as_slice_mut::<f32>()?, line, (4, line), |block| {
-            for row in block.rows() {
-                let layer = glue::Depthwise {
-                    x: &x[row / out_shape[1] * image..][..image],
-                    size: (shape[1], shape[2]),
-                    taps: &self.weights.taps,
-                    bias: &self.weights.bias,
-                    kernel: self.window.kernel,
-                    stride: self.window.stride,
-                    before: self.window.before,
-                    clamp: self.clamp,
-                };
-                (kernel.glue.depthwise)(&layer, row % out_shape[1], block.row(row));
+        let width = out_shape[2] * out_shape[3];
+        self.runtime.pool.blocks(view.as_slice_mut::<f32>()?, width, (4, width), |block| {
+            for line in block.rows() {
+                self.line(x, shape, line, block.row(line));
             }
         });
+        self.runtime.give_back(inputs);
         Ok(tvec!(out.into_tvalue()))
     }
 }
@@ -92,9 +104,7 @@ impl TypedOp for Depthwise {
 
     fn cost(&self, inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
         let shape = inputs[0].shape.as_concrete().context("DepthwiseInt8: the input's shape is not fixed")?;
-        let outputs: usize = self.output_shape(shape).iter().product();
-        let taps = self.window.kernel.0 * self.window.kernel.1;
-        Ok(tvec!((Cost::FMA(f32::datum_type()), (outputs * taps).to_dim())))
+        Ok(tvec!((Cost::FMA(f32::datum_type()), self.macs(shape).to_dim())))
     }
 
     as_op!();

@@ -88,7 +88,7 @@ impl EvalOp for Linear {
         let (m, k) = (inputs[0].shape()[0], self.weights.inner.len());
         let depth = self.runtime.kernel.layout.depth;
         let stride = k.next_multiple_of(depth);
-        let mut out = Tensor::zero::<f32>(&[m, self.weights.columns])?;
+        let mut out = self.runtime.output(&[m, self.weights.columns])?;
         let mut scratch = self.runtime.scratch();
         let (bytes, scales) = scratch.take(m * stride, m);
         quantise_rows(&self.runtime, "LinearInt8", (x.as_slice()?, k), self.norm.as_deref(), (bytes, stride), scales)?;
@@ -102,6 +102,7 @@ impl EvalOp for Linear {
             activation: self.activation,
         };
         product.run(&self.runtime, out.try_as_plain_ram_mut()?.as_slice_mut()?);
+        self.runtime.give_back(inputs);
         Ok(tvec!(out.into_tvalue()))
     }
 }

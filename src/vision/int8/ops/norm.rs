@@ -41,7 +41,7 @@ impl EvalOp for LayerNorm {
         let x = inputs[0].try_as_plain_ram()?;
         let x = x.as_slice::<f32>()?;
         let width = self.norm.gain.len();
-        let mut out = Tensor::zero::<f32>(inputs[0].shape())?;
+        let mut out = self.runtime.output(inputs[0].shape())?;
         let mut view = out.try_as_plain_ram_mut()?;
         let Runtime { kernel, pool, .. } = &*self.runtime;
         pool.blocks(view.as_slice_mut::<f32>()?, width, (16, width), |block| {
@@ -50,6 +50,7 @@ impl EvalOp for LayerNorm {
                 (kernel.glue.layer_norm)(&x[r * width..][..width], gain, bias, *epsilon, block.row(r));
             }
         });
+        self.runtime.give_back(inputs);
         Ok(tvec!(out.into_tvalue()))
     }
 }

@@ -151,7 +151,7 @@ impl EvalOp for PixelConv {
         let shape = inputs[0].shape();
         let pixels = inputs[0].try_as_plain_ram()?;
         let pixels = pixels.as_slice::<u8>()?;
-        let mut out = Tensor::zero::<f32>(&self.output_shape(shape))?;
+        let mut out = self.runtime.output(&self.output_shape(shape))?;
         let mut view = out.try_as_plain_ram_mut()?;
         if self.weights.inner.groups == 1 {
             self.in_place(pixels, shape, view.as_slice_mut()?);

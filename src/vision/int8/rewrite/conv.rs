@@ -77,6 +77,7 @@ impl<'a> Found<'a> {
         let weights = Packed::new(&context.runtime.kernel, inner, &scale, &matrix).map_err(TractError::msg)?;
         Ok(Int8Conv {
             runtime: context.runtime.clone(),
+            depthwise: None,
             bias: Arc::new(self.padded_bias(&weights)),
             weights: Arc::new(weights),
             window: self.window,
@@ -218,6 +219,29 @@ fn average(context: &Context, window: Window, channels: usize) -> Depthwise {
     let weights = DepthwiseWeights { taps: vec![1.0 / taps as f32; taps * channels], bias: vec![0.0; channels] };
     let clamp = (f32::NEG_INFINITY, f32::INFINITY);
     Depthwise { runtime: context.runtime.clone(), weights: Arc::new(weights), window, clamp }
+}
+
+/// A depthwise convolution that feeds a pointwise one and nothing else: becomes part of it.
+pub fn separable(
+    _context: &Context,
+    model: &TypedModel,
+    node: &TypedNode,
+    name: &str,
+    op: &Int8Conv,
+) -> TractResult<Option<TypedModelPatch>> {
+    let between = node.inputs[0];
+    let source = model.node(between.node);
+    let Some(depthwise) = source.op_as::<Depthwise>() else { return Ok(None) };
+    let alone = model.outlet_successors(between).len() == 1 && !model.outputs.contains(&between);
+    if op.depthwise.is_some() || !op.window.is_pointwise() || !alone {
+        return Ok(None);
+    }
+    let mut patch = TypedModelPatch::new("separable convolution");
+    let mut inputs = patch.taps(model, &node.inputs)?;
+    inputs[0] = patch.tap_model(model, source.inputs[0])?;
+    let wire = patch.wire_node(name, Int8Conv { depthwise: Some(depthwise.clone()), ..op.clone() }, &inputs)?;
+    patch.shunt_outside(model, node.id.into(), wire[0])?;
+    Ok(Some(patch))
 }
 
 /// The convolution that reads the model's input: takes RGB bytes from now on, and the model with it.

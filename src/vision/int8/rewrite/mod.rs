@@ -5,7 +5,8 @@
 //! pools follow, and the axis moves this puts between neighbours cancel when tract declutters. The second runs on the decluttered graph:
 //! products with an int8 weight become [`Linear`](super::ops::Linear) layers over a plain matrix, with bias,
 //! activation and residual fused, and layer normalisations get a kernel or are fused into the one layer they feed. The
-//! third drops chains of axis operations that cancel.
+//! third drops chains of axis operations that cancel; what then stands next to each other is fused: a depthwise convolution
+//! with the pointwise one behind it.
 //!
 //! A product the rules do not recognise keeps its [`QuantWeight`](super::weight::QuantWeight) and is computed by tract
 //! from weights it dequantises on every run: slow but right. [`super::super::encoder`]'s op histogram shows it.
@@ -20,7 +21,7 @@ mod norm;
 use tract_onnx::tract_hir::internal::*;
 
 use super::import::ImportedNorm;
-use super::ops::Linear;
+use super::ops::{Conv as Int8Conv, Linear};
 use super::runtime::Runtime;
 use tract_onnx::tract_core::ops::cnn::{Conv, SumPool};
 use tract_onnx::tract_core::ops::einsum::EinSum;
@@ -52,6 +53,7 @@ pub fn rewrite(context: Context, mut model: TypedModel) -> TractResult<TypedMode
     apply::<EinSum>(&context, &mut model, linear::rule)?;
     apply::<Softmax>(&context, &mut model, attention::rule)?;
     layout::straighten(&mut model)?;
+    apply::<Int8Conv>(&context, &mut model, conv::separable)?;
     apply::<Linear>(&context, &mut model, norm::fuse)?;
     apply::<ImportedNorm>(&context, &mut model, norm::rule)?;
     model.into_optimized()
