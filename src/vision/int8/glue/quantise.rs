@@ -16,8 +16,8 @@ impl Scale {
     /// The finest scale whose levels cover `low..=high` and 0.
     pub fn covering(low: f32, high: f32) -> Scale {
         let (low, high) = (low.min(0.0), high.max(0.0));
-        // Divided first: the difference of two finite values can overflow. An all-zero row keeps scale 0.
-        let scale = high / 255.0 - low / 255.0;
+        // Made small first: the difference of two finite values can overflow. An all-zero row keeps scale 0.
+        let scale = high * (1.0 / 255.0) - low * (1.0 / 255.0);
         let zero = if scale > 0.0 { (-low / scale).round_ties_even() as i32 } else { 0 };
         Scale { scale, zero }
     }
@@ -101,11 +101,16 @@ pub struct Quantise<'a> {
     pub stride: usize,
 }
 
+/// Rows whose ranges are found one after the other and only then used: what each has to wait for is there by then.
+const TOGETHER: usize = 8;
+
 /// Writes each row's bytes and what they mean; `scratch` holds a row. Returns the first row with a value that is not finite.
 #[inline(always)]
 pub fn quantise<V: Vector>(q: &Quantise, bytes: &mut [u8], scales: &mut [Scale], scratch: &mut [f32]) -> Option<usize> {
-    let rows = q.x.chunks_exact(q.width).zip(bytes.chunks_exact_mut(q.stride)).zip(scales);
-    for (r, ((x, bytes), scale)) in rows.enumerate() {
+    let together = if q.norm.is_some() { 1 } else { TOGETHER };
+    let rows =
+        q.x.chunks(together * q.width).zip(bytes.chunks_mut(together * q.stride)).zip(scales.chunks_mut(together));
+    for (group, ((x, bytes), scales)) in rows.enumerate() {
         let x = match q.norm {
             Some((gain, bias, epsilon)) => {
                 layer_norm::<V>(x, gain, bias, epsilon, scratch);
@@ -113,10 +118,27 @@ pub fn quantise<V: Vector>(q: &Quantise, bytes: &mut [u8], scales: &mut [Scale],
             }
             None => x,
         };
-        let Some((low, high)) = range::<V>(x) else { return Some(r) };
-        let levels = Scale::covering(low, high);
-        encode::<V>(x, levels, q.offset, bytes);
-        *scale = levels.stored(q.offset);
+        if let Some(row) = quantise_together::<V>(q, x, bytes, scales) {
+            return Some(group * together + row);
+        }
+    }
+    None
+}
+
+/// The same for at most [`TOGETHER`] rows `x`.
+#[inline(always)]
+fn quantise_together<V: Vector>(q: &Quantise, x: &[f32], bytes: &mut [u8], scales: &mut [Scale]) -> Option<usize> {
+    let mut ranges = [(0.0, 0.0); TOGETHER];
+    for (row, (x, covered)) in x.chunks_exact(q.width).zip(&mut ranges).enumerate() {
+        *covered = match range::<V>(x) {
+            Some(covered) => covered,
+            None => return Some(row),
+        };
+    }
+    scales.iter_mut().zip(ranges).for_each(|(scale, (low, high))| *scale = Scale::covering(low, high));
+    for ((x, bytes), scale) in x.chunks_exact(q.width).zip(bytes.chunks_mut(q.stride)).zip(scales) {
+        encode::<V>(x, *scale, q.offset, bytes);
+        *scale = scale.stored(q.offset);
     }
     None
 }

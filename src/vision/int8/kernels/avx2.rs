@@ -48,6 +48,7 @@ x86_vector!(
     _mm256_loadu_si256,
     sums,
     levels,
+    levels_of_four,
     is_zero,
     total,
     lowest,
@@ -96,6 +97,20 @@ fn scale(v: __m256, n: __m256) -> __m256 {
 fn sums(acc: __m256i, zero: i32, sums: __m256i) -> __m256 {
     // Integers multiply at a third of the rate.
     _mm256_fnmadd_ps(_mm256_set1_ps(zero as f32), _mm256_cvtepi32_ps(sums), _mm256_cvtepi32_ps(acc))
+}
+
+/// # Safety
+/// `out` must be to 32 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn levels_of_four(four: [__m256; 4], offset: i32, out: *mut u8) {
+    let [a, b, c, d] = four.map(|v| _mm256_cvtps_epi32(v));
+    // Both narrow with saturation, within halves of the registers, which are put in order afterwards.
+    let mixed = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    let bytes = _mm256_sub_epi8(_mm256_permutevar8x32_epi32(mixed, order), _mm256_set1_epi8(offset as i8));
+    // SAFETY: by the contract.
+    unsafe { _mm256_storeu_si256(out.cast(), bytes) };
 }
 
 #[inline]

@@ -38,7 +38,7 @@ x86_vector!(
     _mm512_add_ps,
     _mm512_sub_ps,
     _mm512_mul_ps,
-    _mm512_div_ps,
+    div,
     _mm512_fmadd_ps,
     _mm512_min_ps,
     _mm512_max_ps,
@@ -47,11 +47,23 @@ x86_vector!(
     _mm512_loadu_si512,
     sums,
     levels,
+    levels_of_four,
     is_zero,
     _mm512_reduce_add_ps,
     _mm512_reduce_min_ps,
     _mm512_reduce_max_ps
 );
+
+/// `a / b` to a unit in the last place, where neither `b` nor its inverse is beyond all floats: one step of Newton's from an inverse
+/// of 14 bits takes a quarter of the time that a division does.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn div(a: __m512, b: __m512) -> __m512 {
+    let inverse = _mm512_rcp14_ps(b);
+    let inverse = _mm512_fmadd_ps(inverse, _mm512_fnmadd_ps(b, inverse, _mm512_set1_ps(1.0)), inverse);
+    let quotient = _mm512_mul_ps(a, inverse);
+    _mm512_fmadd_ps(inverse, _mm512_fnmadd_ps(b, quotient, a), quotient)
+}
 
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -64,6 +76,20 @@ fn round(v: __m512) -> __m512 {
 fn sums(acc: __m512i, zero: i32, sums: __m512i) -> __m512 {
     // Integers multiply at a third of the rate.
     _mm512_fnmadd_ps(_mm512_set1_ps(zero as f32), _mm512_cvtepi32_ps(sums), _mm512_cvtepi32_ps(acc))
+}
+
+/// # Safety
+/// `out` must be to 64 bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn levels_of_four(four: [__m512; 4], offset: i32, out: *mut u8) {
+    let [a, b, c, d] = four.map(|v| _mm512_cvtps_epi32(v));
+    // Both narrow with saturation, within quarters of the registers, which are put in order afterwards.
+    let mixed = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let bytes = _mm512_sub_epi8(_mm512_permutexvar_epi32(order, mixed), _mm512_set1_epi8(offset as i8));
+    // SAFETY: by the contract.
+    unsafe { _mm512_storeu_si512(out.cast(), bytes) };
 }
 
 #[inline]

@@ -167,7 +167,7 @@ impl Vector for f32 {
 macro_rules! x86_vector {
     ($register:ty, $ints:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident,
      $div:ident, $fma:ident, $min:ident, $max:ident, $round:path, $scale:path, $ints_of:path, $sums:path, $levels:path,
-     $is_zero:path, $total:path, $lowest:path, $highest:path) => {
+     $levels_of_four:path, $is_zero:path, $total:path, $lowest:path, $highest:path) => {
         impl crate::vision::int8::kernels::vector::Vector for $register {
             type Ints = $ints;
             const LANES: usize = $lanes;
@@ -205,6 +205,12 @@ macro_rules! x86_vector {
                 let out = &mut out[..$lanes];
                 // SAFETY: see the macro; the slice is a byte a lane long.
                 unsafe { $levels(self, offset, out.as_mut_ptr()) }
+            }
+            #[inline(always)]
+            fn levels_of_four(four: [Self; 4], offset: i32, out: &mut [u8]) {
+                let out = &mut out[..4 * $lanes];
+                // SAFETY: see the macro; the slice is a byte a lane long.
+                unsafe { $levels_of_four(four, offset, out.as_mut_ptr()) }
             }
             #[inline(always)]
             fn add(self, other: Self) -> Self {

@@ -61,6 +61,10 @@ impl<const N: usize> Windows<'_, N> {
     /// `reach(columns, S)`; lines have `width` pixels, `out` has `columns` and `taps` has N·N, each of as many channels as `bias`, and
     /// from `c` on there are at least as many as a register has lanes.
     #[inline(always)]
+    #[allow(
+        clippy::out_of_bounds_indexing,
+        reason = "`unrolled!` counts further than there are sums, in branches never taken"
+    )]
     unsafe fn channels<V: Vector, const S: usize>(&self, c: usize, columns: usize, out: &mut [f32]) {
         let channels = self.bias.len();
         // SAFETY: by the contract, here and below.
