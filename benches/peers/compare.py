@@ -101,6 +101,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--burst", type=int, default=20)
+    parser.add_argument("--int8", action="store_true", help="only what is fastest: the int8 forms in onnxruntime and OpenVINO")
     parser.add_argument("--slow", action="store_true", help="also stock tract's int8 forms, up to twenty times as slow")
     options = parser.parse_args()
     image = tomllib.loads((options.bundle / "manifest.toml").read_text())["image"]
@@ -123,6 +124,9 @@ def main() -> int:
         apart["tract f32"] = ("tract", "f32")
     if options.slow:
         apart |= {"tract int8 dynamic": ("tract", "dynamic"), "tract int8 static s8s8": ("tract", "static_s8s8")}
+    if options.int8:
+        here = {name: engine for name, engine in here.items() if "int8" in name}
+        apart = {}
     bursts: dict[str, list[tuple[float, float]]] = {}
     cosines = {name: cosine(engine(picture), truth) for name, engine in here.items()}
     failed, report = {}, {}
