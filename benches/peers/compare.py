@@ -83,7 +83,8 @@ def peer(program: Path, engine: str, form: Path, picture: np.ndarray, options) -
 
 
 def ours(options) -> dict:
-    command = [options.remoteclipd, "bench", "--bundle", options.bundle, "--json", "--iterations", str(options.burst), "--threads", str(options.threads)]
+    # --raw: as the peers' pictures, ours come ready to the tower. A decoder between them would empty the caches for one engine only.
+    command = [options.remoteclipd, "bench", "--raw", "--bundle", options.bundle, "--json", "--iterations", str(options.burst), "--threads", str(options.threads)]
     return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
