@@ -39,8 +39,12 @@ pub fn depthwise<V: Vector>(d: &Depthwise, y: usize, out: &mut [f32]) {
     let channels = d.bias.len();
     let whole = channels / V::LANES * V::LANES;
     for x in 0..out.len() / channels {
-        (0..whole).step_by(V::LANES).for_each(|c| depthwise_at::<V>(d, (y, x), c, out));
-        (whole..channels).for_each(|c| depthwise_at::<f32>(d, (y, x), c, out));
+        for c in (0..whole).step_by(V::LANES) {
+            depthwise_at::<V>(d, (y, x), c, out);
+        }
+        for c in whole..channels {
+            depthwise_at::<f32>(d, (y, x), c, out);
+        }
     }
 }
 

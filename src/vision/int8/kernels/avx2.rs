@@ -104,7 +104,8 @@ fn sums(acc: __m256i, zero: i32, sums: __m256i) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn levels_of_four(four: [__m256; 4], offset: i32, out: *mut u8) {
-    let [a, b, c, d] = four.map(|v| _mm256_cvtps_epi32(v));
+    let [a, b, c, d] = four;
+    let (a, b, c, d) = (_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b), _mm256_cvtps_epi32(c), _mm256_cvtps_epi32(d));
     // Both narrow with saturation, within halves of the registers, which are put in order afterwards.
     let mixed = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
     let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);

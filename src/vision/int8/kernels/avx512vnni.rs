@@ -83,7 +83,8 @@ fn sums(acc: __m512i, zero: i32, sums: __m512i) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn levels_of_four(four: [__m512; 4], offset: i32, out: *mut u8) {
-    let [a, b, c, d] = four.map(|v| _mm512_cvtps_epi32(v));
+    let [a, b, c, d] = four;
+    let (a, b, c, d) = (_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b), _mm512_cvtps_epi32(c), _mm512_cvtps_epi32(d));
     // Both narrow with saturation, within quarters of the registers, which are put in order afterwards.
     let mixed = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
     let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);

@@ -215,7 +215,8 @@ macro_rules! next_fit {
 #[inline(always)]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
     let Strip { segments, steps, width, .. } = *t.strip;
-    let mut sums = [[vdupq_n_s32(0); 4]; R];
+    // SAFETY: NEON is part of aarch64, here and below.
+    let mut sums = [[unsafe { vdupq_n_s32(0) }; 4]; R];
     let mut w = t.strip.panel.as_ptr();
     let mut fits = t.strip.room.fits().as_ptr();
     for s in 0..segments {
@@ -258,9 +259,11 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
         }
     }
     unrolled!(R, ROW => {
-        let pairs = [vpaddq_s32(sums[ROW][0], sums[ROW][1]), vpaddq_s32(sums[ROW][2], sums[ROW][3])];
         // SAFETY: the strip has room for R rows of 4 sums.
-        unsafe { vst1q_s32(acc.as_mut_ptr().add(width * ROW), vpaddq_s32(pairs[0], pairs[1])) };
+        unsafe {
+            let pairs = [vpaddq_s32(sums[ROW][0], sums[ROW][1]), vpaddq_s32(sums[ROW][2], sums[ROW][3])];
+            vst1q_s32(acc.as_mut_ptr().add(width * ROW), vpaddq_s32(pairs[0], pairs[1]));
+        }
     });
 }
 

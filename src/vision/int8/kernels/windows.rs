@@ -50,8 +50,12 @@ impl<const N: usize> Windows<'_, N> {
         // SAFETY: the asserts are what is asked for, and from each of these channels on there is a register full of them, or
         // one for those behind the last register.
         unsafe {
-            (0..whole).step_by(V::LANES).for_each(|c| self.channels::<V, S>(c, columns, out));
-            (whole..channels).for_each(|c| self.channels::<f32, S>(c, columns, out));
+            for c in (0..whole).step_by(V::LANES) {
+                self.channels::<V, S>(c, columns, out);
+            }
+            for c in whole..channels {
+                self.channels::<f32, S>(c, columns, out);
+            }
         }
     }
 
@@ -67,19 +71,24 @@ impl<const N: usize> Windows<'_, N> {
     )]
     unsafe fn channels<V: Vector, const S: usize>(&self, c: usize, columns: usize, out: &mut [f32]) {
         let channels = self.bias.len();
-        // SAFETY: by the contract, here and below.
-        let load = |from: *const f32| V::load(unsafe { std::slice::from_raw_parts(from, V::LANES) });
+        // A macro, for a closure is not sure to be inlined.
+        macro_rules! load {
+            ($from:expr) => {
+                // SAFETY: by the contract.
+                V::load(unsafe { std::slice::from_raw_parts($from, V::LANES) })
+            };
+        }
         let mut taps = [[V::splat(0.0); N]; N];
         let mut tap = self.taps.as_ptr().wrapping_add(c);
         for (taps, (_, is_one)) in taps.iter_mut().zip(&self.lines) {
             for value in taps {
                 if *is_one {
-                    *value = load(tap);
+                    *value = load!(tap);
                 }
                 tap = tap.wrapping_add(channels);
             }
         }
-        let bias = load(self.bias.as_ptr().wrapping_add(c));
+        let bias = load!(self.bias.as_ptr().wrapping_add(c));
         let mut at = self.lines.map(|(line, _)| line.as_ptr().wrapping_add(c));
         let mut to = out.as_mut_ptr().wrapping_add(c);
         let inside = ((self.before + self.width - N) / S + 1).min(columns);
@@ -89,7 +98,7 @@ impl<const N: usize> Windows<'_, N> {
                 let mut sums = [bias; $count];
                 for (line, taps) in at.iter().zip(&taps) {
                     unrolled!($pixels, PIXEL => {
-                        let value = load(line.wrapping_add(PIXEL * channels));
+                        let value = load!(line.wrapping_add(PIXEL * channels));
                         unrolled!($count, WINDOW => {
                             if PIXEL + $column >= WINDOW * S && PIXEL + $column - WINDOW * S < N {
                                 sums[WINDOW] = value.fma(taps[PIXEL + $column - WINDOW * S], sums[WINDOW]);
