@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 arch=${1:-}
 case $arch in
-    arm64) triple=aarch64-unknown-linux-gnu machine=AArch64 most=$((12 << 20)) ;;
+    arm64) triple=aarch64-unknown-linux-gnu machine=AArch64 most=12000000 ;;
     # tract brings kernels for each of x86-64's extensions, and so do we.
     amd64) triple=x86_64-unknown-linux-gnu machine=X86-64 most=$((17 << 20)) ;;
     *) echo "usage: cross/package.sh arm64|amd64" >&2 && exit 2 ;;
