@@ -95,7 +95,7 @@ fn scale(v: __m256, n: __m256) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn sums(acc: __m256i, zero: i32, sums: __m256i) -> __m256 {
-    // Integers multiply at a third of the rate.
+    // A product of integers is two operations of the core, and their difference a third.
     _mm256_fnmadd_ps(_mm256_set1_ps(zero as f32), _mm256_cvtepi32_ps(sums), _mm256_cvtepi32_ps(acc))
 }
 

@@ -54,8 +54,8 @@ x86_vector!(
     _mm512_reduce_max_ps
 );
 
-/// `a / b` to a unit in the last place, where neither `b` nor its inverse is beyond all floats: one step of Newton's from an inverse
-/// of 14 bits takes a quarter of the time that a division does.
+/// `a / b` to a few units in the last place, where neither `b` nor its inverse is beyond all floats: one step of Newton's from an inverse
+/// of 14 bits; unlike a division its operations leave the core to others meanwhile.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn div(a: __m512, b: __m512) -> __m512 {
@@ -74,7 +74,7 @@ fn round(v: __m512) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn sums(acc: __m512i, zero: i32, sums: __m512i) -> __m512 {
-    // Integers multiply at a third of the rate.
+    // A product of integers is two operations of the core, and their difference a third.
     _mm512_fnmadd_ps(_mm512_set1_ps(zero as f32), _mm512_cvtepi32_ps(sums), _mm512_cvtepi32_ps(acc))
 }
 

@@ -10,15 +10,13 @@
 
 use tract_onnx::tract_hir::internal::*;
 
+use super::depthwise::LINES_PER_TASK;
 use super::linear::quantise_rows;
 use super::{BadRow, Depthwise, Window, equal_by_identity};
 use crate::vision::int8::glue::{Activation, Quantise, Scale};
 use crate::vision::int8::packed::Packed;
 use crate::vision::int8::product::{Product, Scales, Walk};
 use crate::vision::int8::runtime::Runtime;
-
-/// Lines of a depthwise convolution computed by one task.
-const LINES_PER_TASK: usize = 4;
 
 /// `activation(conv([depthwise](x), W) + bias [+ residual])`; the residual is the second input.
 #[derive(Debug, Clone)]

@@ -9,6 +9,9 @@ use super::{Window, equal_by_identity};
 use crate::vision::int8::glue;
 use crate::vision::int8::runtime::Runtime;
 
+/// Lines computed by one task.
+pub const LINES_PER_TASK: usize = 4;
+
 /// The kernels of a depthwise convolution.
 #[derive(Debug)]
 pub struct DepthwiseWeights {
@@ -86,7 +89,7 @@ impl EvalOp for Depthwise {
         let mut out = self.runtime.output(&out_shape)?;
         let mut view = out.try_as_plain_ram_mut()?;
         let width = out_shape[2] * out_shape[3];
-        self.runtime.pool.blocks(view.as_slice_mut::<f32>()?, width, (4, width), |block| {
+        self.runtime.pool.blocks(view.as_slice_mut::<f32>()?, width, (LINES_PER_TASK, width), |block| {
             for line in block.rows() {
                 self.line(x, shape, line, block.row(line));
             }
