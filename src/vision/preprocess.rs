@@ -3,8 +3,9 @@
 //! As torchvision's `Resize(size)` and `CenterCrop(size)` on a Pillow image do, which OpenCLIP's `image_transform` uses.
 //! Mean and standard deviation are applied by the encoder, so that its first layer may take the bytes as they are.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
 use super::decode::Decoded;
@@ -42,7 +43,7 @@ impl Preprocessor {
     pub fn square(&mut self, picture: &Decoded) -> Result<RgbImage, PreprocessError> {
         let (width, height) = resized(picture.full.0, picture.full.1, self.size).ok_or_else(|| shape(picture))?;
         let target = self.resize(picture, picture.window, (width, height))?;
-        Ok(centre(target.buffer(), width, height, self.size))
+        Ok(centre(&target, self.size))
     }
 
     /// The model's square of a part of a picture, the whole of that part: one that is not square is squeezed.
@@ -63,34 +64,35 @@ impl Preprocessor {
             f64::from(area.width) * across,
             f64::from(area.height) * down,
         ];
-        let target = self.resize(picture, window, (self.size, self.size))?;
-        RgbImage::from_raw(self.size, self.size, target.into_vec()).ok_or_else(|| shape(picture))
+        self.resize(picture, window, (self.size, self.size))
     }
 
-    /// Brings a window of the stored picture to `width` × `height`. No row above or below the window is looked at.
+    /// Brings a window of the stored picture to `width` × `height`. No row above or below the window is looked at. By the calls
+    /// that name the kind of pixel: those that find it out bring the code of all thirteen kinds.
     fn resize(
         &mut self,
         picture: &Decoded,
         [left, top, across, down]: [f64; 4],
         (width, height): (u32, u32),
-    ) -> Result<Image<'static>, PreprocessError> {
+    ) -> Result<RgbImage, PreprocessError> {
         let shape = || shape(picture);
         let (stored_width, stored_height) = picture.image.dimensions();
         let (first, last) = (top.floor() as u32, ((top + down).ceil() as u32).min(stored_height));
         let row = stored_width as usize * 3;
         let rows = picture.image.as_raw().get(first as usize * row..last as usize * row).ok_or_else(shape)?;
         let count = last - first;
-        let source = ImageRef::new(stored_width, count, rows, PixelType::U8x3).map_err(|_| shape())?;
+        let source = TypedImageRef::<U8x3>::from_buffer(stored_width, count, rows).map_err(|_| shape())?;
         // Two calls, since Pillow takes the width first and this crate, for bytes, the height; between the two passes
         // values are clipped to 0..=255, so at hard edges the order shows.
         let across = across.min(f64::from(stored_width) - left);
         let narrowing = self.options.crop(left, 0.0, across, f64::from(count));
-        let mut narrowed = Image::new(width, count, PixelType::U8x3);
-        self.resizer.resize(&source, &mut narrowed, &narrowing).map_err(|_| shape())?;
+        let mut narrowed = TypedImage::<U8x3>::new(width, count);
+        self.resizer.resize_typed(&source, &mut narrowed, &narrowing).map_err(|_| shape())?;
         let top = top - f64::from(first);
         let lowering = self.options.crop(0.0, top, f64::from(width), down.min(f64::from(count) - top));
-        let mut target = Image::new(width, height, PixelType::U8x3);
-        self.resizer.resize(&narrowed, &mut target, &lowering).map_err(|_| shape())?;
+        let mut target = RgbImage::new(width, height);
+        let mut lowered = TypedImage::<U8x3>::from_buffer(width, height, &mut target).map_err(|_| shape())?;
+        self.resizer.resize_typed(&narrowed, &mut lowered, &lowering).map_err(|_| shape())?;
         Ok(target)
     }
 }
@@ -111,12 +113,13 @@ fn resized(width: u32, height: u32, size: u32) -> Option<(u32, u32)> {
     Some(if width <= height { (size, other) } else { (other, size) })
 }
 
-/// The centre square of row-major RGB, placed as torchvision's `CenterCrop` places it.
-fn centre(rgb: &[u8], width: u32, height: u32, size: u32) -> RgbImage {
+/// The centre square, placed as torchvision's `CenterCrop` places it.
+fn centre(picture: &RgbImage, size: u32) -> RgbImage {
+    let (width, height) = picture.dimensions();
     let (left, top) = (offset(width - size) as usize, offset(height - size) as usize);
     let (row, part) = (width as usize * 3, size as usize * 3);
     let mut square = RgbImage::new(size, size);
-    for (target, source) in square.chunks_exact_mut(part).zip(rgb.chunks_exact(row).skip(top)) {
+    for (target, source) in square.chunks_exact_mut(part).zip(picture.chunks_exact(row).skip(top)) {
         target.copy_from_slice(&source[left * 3..left * 3 + part]);
     }
     square
