@@ -49,7 +49,7 @@ else
     run=(cargo test)
 fi
 
-export REMOTECLIPD_PARITY_PART=${REMOTECLIPD_PARITY_PART:-10}
+export REMOTECLIPD_PARITY_PART=${REMOTECLIPD_PARITY_PART:-10} PROPTEST_CASES=${PROPTEST_CASES:-64}
 
 # The kernel that each CPU must be given; the tests fail on another.
 kernel_of() {
@@ -67,6 +67,8 @@ tests() {
     kernel=$(kernel_of "$cpu")
     shift
     printf '\n=== as %s, kernel %s, after %d min: %s\n' "$cpu" "$kernel" $((SECONDS / 60)) "${*:-all tests}"
+    # What tract computes with SVE takes the emulator seven times as long, and no kernel of ours has any.
+    [ "$cpu" != max ] || cpu=max,sve=off
     REMOTECLIPD_CPU=$cpu REMOTECLIPD_EXPECT_KERNEL=$kernel \
         "${run[@]}" --locked --profile emulated --no-default-features --features host,v4l2 "$@"
 }

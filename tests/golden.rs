@@ -1,5 +1,6 @@
 //! The golden frames of the shipped bundles: every kernel of this machine gives the embeddings that were written on
-//! x86-64, and the best kernel is the one that this CPU should be given.
+//! x86-64, and the best kernel is the one that this CPU should be given. Under an emulator only the best one is tried: each
+//! but the portable one is some emulated CPU's best, and that one the kernels' own tests compare the others with.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 
@@ -21,7 +22,9 @@ fn expected_kernel() -> Option<String> {
 fn agrees(name: &str) {
     let bundle = Bundle::open(Path::new("models").join(name)).unwrap();
     let golden = Golden::read(&bundle).unwrap();
-    for kernel in KernelChoice::ALL.into_iter().filter(|choice| choice.kernel().is_some()) {
+    let best = KernelChoice::best().name;
+    let tried = |name: &str| expected_kernel().is_none() || name == best;
+    for kernel in KernelChoice::ALL.into_iter().filter(|choice| choice.kernel().is_some_and(|it| tried(it.name))) {
         let options = EncoderOptions { kernel: Some(kernel), ..EncoderOptions::default() };
         let mut vision = Vision::load(&bundle, Limits::default(), &options).unwrap();
         let cosine = golden.compare(&mut vision).unwrap();
