@@ -67,7 +67,7 @@ tests() {
     kernel=$(kernel_of "$cpu")
     shift
     printf '\n=== as %s, kernel %s, after %d min: %s\n' "$cpu" "$kernel" $((SECONDS / 60)) "${*:-all tests}"
-    # What tract computes with SVE takes the emulator seven times as long, and no kernel of ours has any.
+    # With SVE the emulator takes up to seven times as long, and no kernel of ours has any.
     [ "$cpu" != max ] || cpu=max,sve=off
     REMOTECLIPD_CPU=$cpu REMOTECLIPD_EXPECT_KERNEL=$kernel \
         "${run[@]}" --locked --profile emulated --no-default-features --features host,v4l2 "$@"

@@ -67,8 +67,7 @@ impl Preprocessor {
         self.resize(picture, window, (self.size, self.size))
     }
 
-    /// Brings a window of the stored picture to `width` × `height`. No row above or below the window is looked at. By the calls
-    /// that name the kind of pixel: those that find it out bring the code of all thirteen kinds.
+    /// Brings a window of the stored picture to `width` × `height`. No row above or below the window is looked at.
     fn resize(
         &mut self,
         picture: &Decoded,
@@ -82,6 +81,7 @@ impl Preprocessor {
         let rows = picture.image.as_raw().get(first as usize * row..last as usize * row).ok_or_else(shape)?;
         let count = last - first;
         let source = TypedImageRef::<U8x3>::from_buffer(stored_width, count, rows).map_err(|_| shape())?;
+        // By the functions that name the kind of pixel: those that find it out bring the code of all thirteen kinds.
         // Two calls, since Pillow takes the width first and this crate, for bytes, the height; between the two passes
         // values are clipped to 0..=255, so at hard edges the order shows.
         let across = across.min(f64::from(stored_width) - left);
