@@ -105,6 +105,29 @@ fn an_altered_bundle_is_refused() {
 }
 
 #[test]
+fn packed_weights_are_taken_and_damaged_ones_left_aside() {
+    let folder = bundle_copy();
+    let bundle = folder.path().to_str().unwrap();
+    let bench = || {
+        let output = run(&["bench", "--bundle", bundle, "--json", "--raw", "--iterations", "1"]);
+        let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        (report["packed"].as_bool().unwrap(), stderr(&output))
+    };
+    assert!(!bench().0);
+    let packed = stdout(&run(&["bundle", "pack", "--bundle", bundle])).trim().to_owned();
+    assert!(packed.ends_with(".packed"), "{packed}");
+    assert!(bench().0);
+    assert!(stdout(&run(&["bundle", "test", "--bundle", bundle])).contains("golden frames agree"));
+
+    let mut bytes = std::fs::read(&packed).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&packed, bytes).unwrap();
+    let (taken, errors) = bench();
+    assert!(!taken && errors.contains(&packed) && errors.contains("remoteclipd bundle pack"), "{errors}");
+}
+
+#[test]
 fn a_pack_of_another_model_is_refused_by_name() {
     let folder = bundle_copy();
     let path = folder.path().join("manifest.toml");

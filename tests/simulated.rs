@@ -13,6 +13,14 @@ use remoteclipd::vision::{EncoderOptions, Limits, Vision};
 /// Frames over one place; the first and the last of them show the border to the neighbouring place.
 const STAY: u64 = 8;
 
+/// Whether one of the frames over a place is embedded: under an emulator one does for all.
+fn is_seen(frame: u64) -> bool {
+    match std::env::var_os("REMOTECLIPD_PARITY_PART") {
+        Some(_) => frame == STAY / 2,
+        None => !matches!(frame, 0 | 7),
+    }
+}
+
 #[test]
 fn the_default_model_names_the_simulated_scenes() {
     let bundle = Bundle::open("models/default").unwrap();
@@ -26,7 +34,7 @@ fn the_default_model_names_the_simulated_scenes() {
     let (mut right, mut wrong) = (0, Vec::new());
     for index in 0..frames {
         let Next::Frame(frame) = camera.next(Duration::from_secs(10)).unwrap() else { panic!("frame {index}") };
-        if matches!(index % STAY, 0 | 7) {
+        if !is_seen(index % STAY) {
             continue;
         }
         let embedded = vision.embed(&frame.picture).unwrap();

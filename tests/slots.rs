@@ -30,6 +30,8 @@ fn a_bundle_that_fails_its_self_test_gives_way_to_the_one_before() {
     assert!(check().contains("fits model default"));
     let said = run(true, &["bundle", "install", "models/vit-tiny", "--slots", slots]);
     assert!(said.contains("vit-tiny: golden frames agree"), "{said}");
+    let files = std::fs::read_dir(&current).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(files.filter(|file| file.extension().is_some_and(|extension| extension == "packed")).count(), 1);
     assert!(check().contains("fits model vit-tiny"));
 
     damage(&current.join("golden.json"));

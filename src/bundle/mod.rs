@@ -74,6 +74,11 @@ impl Bundle {
         hex::encode(digest.finalize())
     }
 
+    /// The manifest's SHA-256 of the image tower; empty where it lists none.
+    pub fn image_sha256(&self) -> &str {
+        self.manifest.files.get(IMAGE_ONNX).map_or("", |entry| &entry.sha256)
+    }
+
     /// The path of a listed file, after its size and SHA-256 were found to be the manifest's.
     ///
     /// # Errors

@@ -53,6 +53,8 @@ struct Report {
     threads: usize,
     batch: usize,
     iterations: usize,
+    /// Whether `remoteclipd bundle pack` had packed the weights.
+    packed: bool,
     /// From nothing loaded to the first embedding.
     ready_ms: f64,
     resident_bytes: Option<u64>,
@@ -112,6 +114,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         threads: args.threads,
         batch: args.batch,
         iterations: args.iterations,
+        packed: encoder.is_packed(),
         ready_ms: ms(ready),
         resident_bytes,
         macs,
@@ -185,7 +188,7 @@ impl Report {
     fn print(&self) {
         println!("bundle    {} ({})", self.bundle, self.architecture);
         println!("kernel    {} ({}), {} thread(s)", self.kernel, self.cpu_features.join(" "), self.threads);
-        println!("ready     {:.0} ms", self.ready_ms);
+        println!("ready     {:.0} ms{}", self.ready_ms, if self.packed { ", weights packed beforehand" } else { "" });
         if let Some(bytes) = self.resident_bytes {
             println!("resident  {:.0} MiB", bytes as f64 / f64::from(1 << 20));
         }

@@ -20,6 +20,8 @@ pub(super) enum Command {
     Test(BundleArgs),
     /// Write golden.json, from what this machine computes
     Golden(BundleArgs),
+    /// Write the weights beside image.onnx as this machine's int8 kernel reads them, for a quicker start and less memory
+    Pack(BundleArgs),
     /// Copy a bundle into the idle one of two slots, test it there, and let it fly from the next start or reload on
     Install {
         /// Folder of the new bundle
@@ -49,16 +51,23 @@ pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
             let path = Golden::make(&bundle, &mut vision)?.write(&bundle)?;
             println!("{} (kernel {})", path.display(), vision.encoder().kernel());
         }
+        Command::Pack(args) => println!("{}", pack(&args.open()?)?.display()),
         Command::Install { from, slots } => {
             let slots = Slots::new(&slots.slots);
             let bundle = slots.fill(&Bundle::open(from)?, &[GOLDEN])?;
             prompts::built_in()?.fits(&bundle.manifest().name, &bundle.text_id())?;
+            // Before the test, which then is of what will fly.
+            pack(&bundle)?;
             println!("{}", test(&bundle)?);
             switch(&slots)?;
         }
         Command::Rollback(args) => switch(&Slots::new(&args.slots))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn pack(bundle: &Bundle) -> anyhow::Result<PathBuf> {
+    Ok(Vision::pack(bundle, &EncoderOptions::default())?)
 }
 
 fn load(bundle: &Bundle) -> anyhow::Result<Vision> {

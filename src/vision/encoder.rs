@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tract_onnx::tract_hir::internal::*;
 
+use super::int8::store::{self, Key, Store, StoreError};
 use super::int8::{self, KernelChoice, Pool, Runtime};
 
 /// What the image tower expects, from the bundle's manifest.
@@ -46,6 +47,7 @@ pub struct Encoder {
     batch: usize,
     embed_dim: usize,
     macs: u64,
+    packed: bool,
 }
 
 impl Encoder {
@@ -56,12 +58,57 @@ impl Encoder {
     /// engine refuses the file.
     pub fn load(onnx: &Path, input: &InputSpec, options: &EncoderOptions) -> Result<Self, EncoderError> {
         let runtime = Self::runtime(options)?;
-        let encoder = int8::import::onnx()
+        int8::import::onnx()
             .model_for_path(onnx)
-            .and_then(|model| Self::build(model, input, options.batch, runtime))
-            .map_err(|error| EncoderError::Load { path: onnx.to_owned(), reason: format!("{error:#}") });
-        int8::kernels::memory::trim();
-        encoder
+            .and_then(|model| Self::build(model, None, input, options.batch, runtime))
+            .map_err(refused(onnx))
+    }
+
+    /// Loads what [`Encoder::pack`] wrote to `folder` for this kernel and the `image.onnx` with this SHA-256; `None` where
+    /// it wrote nothing.
+    ///
+    /// # Errors
+    /// [`EncoderError::Store`] when the file is damaged or of something else; as [`Encoder::load`].
+    pub fn load_packed(
+        folder: &Path,
+        image_sha256: &str,
+        input: &InputSpec,
+        options: &EncoderOptions,
+    ) -> Result<Option<Self>, EncoderError> {
+        let runtime = Self::runtime(options)?;
+        let key = Key::new(&runtime.kernel, image_sha256);
+        let path = key.path(folder);
+        let Some(store) = Store::open(&path, &key)? else { return Ok(None) };
+        store
+            .model()
+            .map_err(TractError::msg)
+            .and_then(|model| int8::import::onnx().model_for_proto_model(&model))
+            .and_then(|model| Self::build(model, Some(Arc::new(store)), input, options.batch, runtime))
+            .map_err(refused(&path))
+            .map(|encoder| Some(Self { packed: true, ..encoder }))
+    }
+
+    /// Writes the weights of `onnx`, whose SHA-256 is given, to `folder` as this machine's kernel reads them; the file's path.
+    ///
+    /// # Errors
+    /// As [`Encoder::load`]; [`EncoderError::Store`] when the file cannot be written.
+    pub fn pack(
+        onnx: &Path,
+        image_sha256: &str,
+        input: &InputSpec,
+        options: &EncoderOptions,
+        folder: &Path,
+    ) -> Result<PathBuf, EncoderError> {
+        let runtime = Self::runtime(options)?;
+        let key = Key::new(&runtime.kernel, image_sha256);
+        let reader = int8::import::onnx();
+        let proto = reader.proto_model_for_path(onnx).map_err(refused(onnx))?;
+        let model = reader.model_for_proto_model(&proto);
+        let encoder = model.and_then(|model| Self::build(model, None, input, options.batch, runtime));
+        let weights = int8::rewrite::packed(encoder.map_err(refused(onnx))?.plan.model());
+        let path = key.path(folder);
+        store::write(&path, &key, proto, &weights)?;
+        Ok(path)
     }
 
     /// The same weights, dequantised, in tract's own f32 operators: for telling what int8 arithmetic costs. One square at a
@@ -75,7 +122,7 @@ impl Encoder {
             .model_for_path(onnx)
             .and_then(|model| Self::typed(model, input, 1)?.into_optimized())
             .and_then(|model| Self::of(model, input, 1, runtime))
-            .map_err(|error| EncoderError::Load { path: onnx.to_owned(), reason: format!("{error:#}") })
+            .map_err(refused(onnx))
     }
 
     /// The same from a model in memory.
@@ -86,7 +133,7 @@ impl Encoder {
         options: &EncoderOptions,
     ) -> TractResult<Self> {
         let runtime = Self::runtime(options)?;
-        Self::build(int8::import::onnx().model_for_proto_model(model)?, input, options.batch, runtime)
+        Self::build(int8::import::onnx().model_for_proto_model(model)?, None, input, options.batch, runtime)
     }
 
     fn runtime(options: &EncoderOptions) -> Result<Arc<Runtime>, EncoderError> {
@@ -98,9 +145,16 @@ impl Encoder {
         Ok(Arc::new(Runtime::new(kernel, pool)))
     }
 
-    fn build(model: InferenceModel, input: &InputSpec, batch: usize, runtime: Arc<Runtime>) -> TractResult<Self> {
-        let context = int8::rewrite::Context { runtime: runtime.clone(), mean: input.mean, std: input.std };
+    fn build(
+        model: InferenceModel,
+        store: Option<Arc<Store>>,
+        input: &InputSpec,
+        batch: usize,
+        runtime: Arc<Runtime>,
+    ) -> TractResult<Self> {
+        let context = int8::rewrite::Context { runtime: runtime.clone(), mean: input.mean, std: input.std, store };
         let model = int8::rewrite::rewrite(context, Self::typed(model, input, batch)?)?;
+        int8::kernels::memory::trim();
         Self::of(model, input, batch, runtime)
     }
 
@@ -112,7 +166,7 @@ impl Encoder {
         let embed_dim = model.output_fact(0)?.shape.as_concrete().and_then(|shape| shape.last().copied());
         let embed_dim = embed_dim.context("the output has no fixed width")?;
         let macs = int8::rewrite::macs(&model)? / batch as u64;
-        Ok(Self { plan: model.into_runnable()?, runtime, input: input.clone(), batch, embed_dim, macs })
+        Ok(Self { plan: model.into_runnable()?, runtime, input: input.clone(), batch, embed_dim, macs, packed: false })
     }
 
     /// Width of the embedding.
@@ -162,6 +216,11 @@ impl Encoder {
             .collect()
     }
 
+    /// Whether it runs on weights that were packed beforehand.
+    pub fn is_packed(&self) -> bool {
+        self.packed
+    }
+
     /// The name of the int8 kernel in use.
     pub fn kernel(&self) -> &'static str {
         self.runtime.kernel.name
@@ -188,6 +247,11 @@ impl Encoder {
     }
 }
 
+/// What the engine said of the file at `path`.
+fn refused(path: &Path) -> impl Fn(TractError) -> EncoderError {
+    move |error| EncoderError::Load { path: path.to_owned(), reason: format!("{error:#}") }
+}
+
 /// Why the image tower cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EncoderError {
@@ -200,6 +264,9 @@ pub enum EncoderError {
     /// The system refused a thread.
     #[error("cannot start the encoder's threads: {0}")]
     Threads(std::io::Error),
+    /// The packed weights cannot be used or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The engine refused the file.
     #[error("{path} cannot be loaded: {reason}; re-export the bundle with models/tools/export.py")]
     Load {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Vision, VisionError};
-use crate::bundle::{Bundle, IMAGE_ONNX};
+use crate::bundle::Bundle;
 use crate::camera::{Camera, Next, Picture, Simulated, SimulatedOptions};
 
 /// The file's name in a bundle's folder.
@@ -67,7 +67,11 @@ impl Golden {
             let embedding = vector.iter().map(|value| (value * 1e6).round() / 1e6).collect();
             frames.push(GoldenFrame { seed, pixels_sha256, embedding });
         }
-        Ok(Self { image_sha256: image_sha256(bundle), kernel: vision.encoder().kernel().to_owned(), frames })
+        Ok(Self {
+            image_sha256: bundle.image_sha256().to_owned(),
+            kernel: vision.encoder().kernel().to_owned(),
+            frames,
+        })
     }
 
     /// Reads a bundle's golden frames.
@@ -80,7 +84,7 @@ impl Golden {
         let text = std::fs::read(&path).map_err(|source| GoldenError::Read { path: path.clone(), source })?;
         let golden: Self =
             serde_json::from_slice(&text).map_err(|source| GoldenError::Parse { path: path.clone(), source })?;
-        if golden.image_sha256 != image_sha256(bundle) {
+        if golden.image_sha256 != bundle.image_sha256() {
             return Err(GoldenError::OtherModel { path });
         }
         Ok(golden)
@@ -119,10 +123,6 @@ impl Golden {
         }
         if least.is_finite() { Ok(least) } else { Err(GoldenError::Empty) }
     }
-}
-
-fn image_sha256(bundle: &Bundle) -> String {
-    bundle.manifest().files.get(IMAGE_ONNX).map(|entry| entry.sha256.clone()).unwrap_or_default()
 }
 
 /// The first frame of a flight and the SHA-256 of its pixels.

@@ -13,13 +13,17 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
 use super::ops::Norm;
-use super::weight::QuantWeight;
+use super::weight::{QuantWeight, Values};
+
+/// The operator that stands for a weight which was packed beforehand.
+pub const PACKED_WEIGHT: &str = "PackedWeight";
 
 /// The reader.
 pub fn onnx() -> Onnx {
     let mut onnx = tract_onnx::onnx();
     onnx.op_register.insert("DequantizeLinear", dequantize_linear);
     onnx.op_register.insert("LayerNormalization", layer_normalization);
+    onnx.op_register.insert(PACKED_WEIGHT, packed_weight);
     onnx
 }
 
@@ -31,12 +35,15 @@ fn constant(prefix: &str, target: &TypedModel, inputs: &[OutletId], ix: usize) -
 
 fn dequantize_linear(_ctx: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let axis = node.get_attr_opt("axis")?.unwrap_or(1i64);
-    Ok((expand(ConstantDequantize { axis, inputs: node.input.len() }), vec![]))
+    let tensor = node.input.first().cloned().unwrap_or_default();
+    Ok((expand(ConstantDequantize { tensor, axis, inputs: node.input.len() }), vec![]))
 }
 
 /// `DequantizeLinear` as the parser meets it, before shapes and constants are known.
 #[derive(Debug, Clone)]
 struct ConstantDequantize {
+    /// The integers' name.
+    tensor: String,
     axis: i64,
     inputs: usize,
 }
@@ -84,7 +91,51 @@ impl Expansion for ConstantDequantize {
             scale.len(),
             values.shape()[axis]
         );
-        target.wire_node(prefix, QuantWeight { values, scale, axis }, &[])
+        let name = self.tensor.clone();
+        target.wire_node(prefix, QuantWeight { name, values: Values::Here(values), scale, axis }, &[])
+    }
+}
+
+fn packed_weight(_ctx: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let shape = node.get_attr_tvec::<i64>("shape")?.iter().map(|side| *side as usize).collect();
+    let (tensor, axis) = (node.get_attr("tensor")?, node.get_attr::<i64>("axis")? as usize);
+    Ok((expand(PackedWeight { tensor, axis, shape }), vec![]))
+}
+
+/// What [`store`](super::store) leaves of a `DequantizeLinear` whose integers it keeps: the scales are the one input.
+#[derive(Debug, Clone)]
+struct PackedWeight {
+    /// The integers' name.
+    tensor: String,
+    axis: usize,
+    shape: TVec<usize>,
+}
+
+impl Expansion for PackedWeight {
+    fn name(&self) -> StaticName {
+        PACKED_WEIGHT.into()
+    }
+
+    fn runs_out_of_plan(&self) -> bool {
+        false
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        s: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_input_arity(inputs, 1)?;
+        check_output_arity(outputs, 1)?;
+        s.equals(&outputs[0].datum_type, f32::datum_type())?;
+        s.equals(&outputs[0].shape, ShapeFactoid::from(&*self.shape))
+    }
+
+    fn wire(&self, prefix: &str, target: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        let scale = constant(prefix, target, inputs, 0)?;
+        let values = Values::Packed(self.shape.clone());
+        target.wire_node(prefix, QuantWeight { name: self.tensor.clone(), values, scale, axis: self.axis }, &[])
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A bundle's `image.onnx` holds int8 weights behind `DequantizeLinear`. [`import`] keeps them from being folded,
 //! [`rewrite`] turns "int8 weight → MatMul, Gemm or Conv" and what stands around it into [`ops`], and those run on the
-//! [`kernels`] of this machine. Activations are quantised when they are known, weights once, when the model was made.
+//! [`kernels`] of this machine. Activations are quantised when they are known, weights once, when the model was made; as a
+//! kernel reads them, [`store`] keeps them for the next start.
 
 mod glue;
 pub mod import;
@@ -12,6 +13,7 @@ mod packed;
 mod product;
 pub mod rewrite;
 mod runtime;
+pub mod store;
 #[cfg(test)]
 mod tests;
 mod weight;

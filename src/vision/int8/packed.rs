@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::kernels::room::Room;
+use serde::{Deserialize, Serialize};
+
+use super::kernels::memory::Mapped;
+use super::kernels::room::{Fit, Room};
 use super::kernels::{Kernel, Layout};
 
 /// The largest `k` whose sums of products of bytes fit 32 bits: 255 · 128 · `MAX_K` < 2³¹.
@@ -12,7 +15,7 @@ const MAX_K: usize = 65_000;
 ///
 /// A group has an activation scale of its own (the three channels of a picture); a segment is a run of bytes that lie
 /// together in memory (one kernel row of a convolution read in place). Every segment is padded to the kernel's depth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inner {
     /// Groups with their own scale.
     pub groups: usize,
@@ -42,11 +45,13 @@ impl Inner {
 /// A weight matrix packed for one kernel: `[panel][group][segment][step][column][depth]`.
 #[derive(Debug)]
 pub struct Packed {
+    /// The weight's in the model.
+    pub name: String,
     /// How the inner dimension is cut.
     pub inner: Inner,
     /// Output channels.
     pub columns: usize,
-    bytes: Aligned,
+    bytes: Bytes,
     group_bytes: usize,
     panel_columns: usize,
     /// One scale a column, 0 beyond the last.
@@ -62,20 +67,15 @@ impl Packed {
     ///
     /// # Errors
     /// When the inner dimension is so long that 32-bit sums could overflow, in words.
-    pub fn new(kernel: &Kernel, inner: Inner, scale: &[f32], matrix: &Matrix) -> Result<Packed, String> {
-        if inner.len() > MAX_K {
-            return Err(format!("{} inputs to one output; at most {MAX_K} fit 32-bit sums", inner.len()));
-        }
+    pub fn new(kernel: &Kernel, name: &str, inner: Inner, scale: &[f32], matrix: &Matrix) -> Result<Packed, String> {
         let layout = kernel.layout;
         let columns = scale.len();
-        let panels = columns.div_ceil(layout.columns);
-        let padded = panels * layout.columns;
-        let segment_bytes = inner.padded_run(layout) * layout.columns;
-        let group_bytes = inner.segments * segment_bytes;
-        let mut bytes = Aligned::zeroed(panels * inner.groups * group_bytes);
+        let size = Size::of(layout, inner, columns)?;
+        let padded = size.panels * layout.columns;
+        let mut bytes = Aligned::zeroed(size.bytes(inner));
         let mut sums = vec![0i32; inner.groups * padded];
         // The segments follow one another through all panels, as the bytes do.
-        for (at, out) in bytes.get_mut().chunks_exact_mut(segment_bytes).enumerate() {
+        for (at, out) in bytes.get_mut().chunks_exact_mut(size.segment_bytes).enumerate() {
             let (panel, group, segment) =
                 (at / inner.segments / inner.groups, at / inner.segments % inner.groups, at % inner.segments);
             let first = panel * layout.columns;
@@ -84,24 +84,71 @@ impl Packed {
             let sums = &mut sums[group * padded..][columns.clone()];
             pack_segment(layout, matrix, places, columns, out, sums);
         }
-        let steps = inner.padded_run(layout) / layout.depth;
         let room = |panel| match layout.narrow {
             false => Room::default(),
-            true => Room::of(panel, layout.columns, inner.segments, steps),
+            true => Room::of(panel, layout.columns, inner.segments, size.steps),
         };
-        let rooms = bytes.get().chunks_exact(group_bytes).map(room).collect();
-        let mut padded_scale = scale.to_vec();
-        padded_scale.resize(padded, 0.0);
-        Ok(Packed {
+        let rooms = bytes.get().chunks_exact(size.group_bytes).map(room).collect();
+        Ok(Self::of(name, layout, (inner, size), scale, Bytes::Own(bytes), sums, rooms))
+    }
+
+    /// The same from what [`Packed::parts`] gave for this kernel.
+    ///
+    /// # Errors
+    /// When the parts are not those of such a matrix, in words.
+    pub fn restored(
+        kernel: &Kernel,
+        name: &str,
+        inner: Inner,
+        scale: &[f32],
+        (bytes, sums, fits): (Mapped, Vec<i32>, &[Fit]),
+    ) -> Result<Packed, String> {
+        let layout = kernel.layout;
+        let size = Size::of(layout, inner, scale.len())?;
+        let groups = size.panels * inner.groups;
+        if bytes.signed().len() != size.bytes(inner) || sums.len() != groups * layout.columns {
+            return Err(format!("{name}: packed weights of another size"));
+        }
+        let rooms: Option<Vec<Room>> = match layout.narrow {
+            false => Some(vec![Room::default(); groups]),
+            true if fits.len() % groups == 0 => {
+                let room = |fits: &[Fit]| Room::restored(fits.to_vec(), inner.segments, size.steps);
+                fits.chunks_exact((fits.len() / groups).max(1)).map(room).collect()
+            }
+            true => None,
+        };
+        let rooms = rooms.filter(|rooms| rooms.len() == groups);
+        let rooms = rooms.ok_or_else(|| format!("{name}: packed weights without what they need to fit 16 bits"))?;
+        Ok(Self::of(name, layout, (inner, size), scale, Bytes::Mapped(bytes), sums, rooms))
+    }
+
+    fn of(
+        name: &str,
+        layout: Layout,
+        (inner, size): (Inner, Size),
+        scale: &[f32],
+        bytes: Bytes,
+        sums: Vec<i32>,
+        rooms: Vec<Room>,
+    ) -> Packed {
+        let mut padded = scale.to_vec();
+        padded.resize(size.panels * layout.columns, 0.0);
+        Packed {
+            name: name.to_owned(),
             inner,
-            columns,
+            columns: scale.len(),
             bytes,
-            group_bytes,
+            group_bytes: size.group_bytes,
             panel_columns: layout.columns,
-            scale: padded_scale,
+            scale: padded,
             sums,
             rooms,
-        })
+        }
+    }
+
+    /// What [`Packed::restored`] takes: the bytes, the sums, and the fits of all panels and groups.
+    pub fn parts(&self) -> (&[i8], &[i32], Vec<Fit>) {
+        (self.bytes.get(), &self.sums, self.rooms.iter().flat_map(Room::fits).copied().collect())
     }
 
     /// Columns, rounded up to whole panels.
@@ -111,7 +158,7 @@ impl Packed {
 
     /// Bytes of packed weights.
     pub fn len(&self) -> usize {
-        self.bytes.len
+        self.bytes.get().len()
     }
 
     /// One panel of one group.
@@ -141,6 +188,35 @@ impl Packed {
     pub fn sums(&self, panels: Range<usize>, group: usize) -> &[i32] {
         let sums = &self.sums[group * self.scale.len()..][..self.scale.len()];
         &sums[panels.start * self.panel_columns..panels.end * self.panel_columns]
+    }
+}
+
+/// What a packed matrix takes.
+#[derive(Clone, Copy)]
+struct Size {
+    panels: usize,
+    /// Depth groups in a segment.
+    steps: usize,
+    segment_bytes: usize,
+    group_bytes: usize,
+}
+
+impl Size {
+    fn of(layout: Layout, inner: Inner, columns: usize) -> Result<Size, String> {
+        if inner.len() > MAX_K {
+            return Err(format!("{} inputs to one output; at most {MAX_K} fit 32-bit sums", inner.len()));
+        }
+        let segment_bytes = inner.padded_run(layout) * layout.columns;
+        Ok(Size {
+            panels: columns.div_ceil(layout.columns),
+            steps: inner.padded_run(layout) / layout.depth,
+            segment_bytes,
+            group_bytes: inner.segments * segment_bytes,
+        })
+    }
+
+    fn bytes(&self, inner: Inner) -> usize {
+        self.panels * inner.groups * self.group_bytes
     }
 }
 
@@ -212,6 +288,22 @@ fn interleave<const D: usize, const C: usize>(
         out.iter_mut().zip(&rows).for_each(|(out, row)| *out = row[at]);
     }
     true
+}
+
+/// Packed bytes, in this process's memory or in a file's.
+#[derive(Debug)]
+enum Bytes {
+    Own(Aligned),
+    Mapped(Mapped),
+}
+
+impl Bytes {
+    fn get(&self) -> &[i8] {
+        match self {
+            Bytes::Own(bytes) => bytes.get(),
+            Bytes::Mapped(bytes) => bytes.signed(),
+        }
+    }
 }
 
 /// Bytes that start on a cache line, so that no vector load crosses one.

@@ -23,6 +23,11 @@ impl Scale {
         Scale { scale, zero }
     }
 
+    /// The same for `0..=high`.
+    fn up_to(high: f32) -> Scale {
+        Scale { scale: high / 255.0, zero: 0 }
+    }
+
     /// The same for bytes that hold a level less `offset`.
     pub fn stored(self, offset: i32) -> Scale {
         Scale { zero: self.zero - offset, ..self }
@@ -62,6 +67,27 @@ pub fn range<V: Vector>(x: &[f32]) -> Option<(f32, f32)> {
     (witness.is_zero() && low.is_finite() && high.is_finite()).then_some((low, high))
 }
 
+/// Highest of `x` and 0, or `None` when it is infinite; no value is below 0 or NaN.
+#[inline(always)]
+fn top<V: Vector>(x: &[f32]) -> Option<f32> {
+    let mut tops = [V::splat(0.0); 4];
+    let mut fours = x.chunks_exact(4 * V::LANES);
+    for x in fours.by_ref() {
+        for i in 0..4 {
+            tops[i] = V::load(&x[i * V::LANES..]).max(tops[i]);
+        }
+    }
+    let mut ones = fours.remainder().chunks_exact(V::LANES);
+    for x in ones.by_ref() {
+        tops[0] = V::load(x).max(tops[0]);
+    }
+    if !ones.remainder().is_empty() {
+        tops[1] = load_short::<V>(ones.remainder()).max(tops[1]);
+    }
+    let top = tops[0].max(tops[1]).max(tops[2].max(tops[3])).highest();
+    top.is_finite().then_some(top)
+}
+
 /// Writes the levels of `x` under `scale`, less `offset`, as bytes.
 #[inline(always)]
 pub fn encode<V: Vector>(x: &[f32], scale: Scale, offset: i32, out: &mut [u8]) {
@@ -96,6 +122,8 @@ pub struct Quantise<'a> {
     pub width: usize,
     /// Gain, bias and epsilon of a layer normalisation that comes first.
     pub norm: Option<(&'a [f32], &'a [f32], f32)>,
+    /// Whether it is known that no value is below 0 or NaN, as behind a clamp.
+    pub positive: bool,
     /// What is subtracted from a level to store it.
     pub offset: i32,
     /// Bytes from one quantised row to the next.
@@ -131,12 +159,13 @@ pub fn quantise<V: Vector>(q: &Quantise, bytes: &mut [u8], scales: &mut [Scale],
 fn quantise_together<V: Vector>(q: &Quantise, x: &[f32], bytes: &mut [u8], scales: &mut [Scale]) -> Option<usize> {
     let mut ranges = [(0.0, 0.0); TOGETHER];
     for (row, (x, covered)) in x.chunks_exact(q.width).zip(&mut ranges).enumerate() {
-        *covered = match range::<V>(x) {
-            Some(covered) => covered,
-            None => return Some(row),
-        };
+        let found = if q.positive { top::<V>(x).map(|top| (0.0, top)) } else { range::<V>(x) };
+        let Some(found) = found else { return Some(row) };
+        *covered = found;
     }
-    scales.iter_mut().zip(ranges).for_each(|(scale, (low, high))| *scale = Scale::covering(low, high));
+    for (scale, (low, high)) in scales.iter_mut().zip(ranges) {
+        *scale = if q.positive { Scale::up_to(high) } else { Scale::covering(low, high) };
+    }
     for ((x, bytes), scale) in x.chunks_exact(q.width).zip(bytes.chunks_mut(q.stride)).zip(scales) {
         encode::<V>(x, *scale, q.offset, bytes);
         *scale = scale.stored(q.offset);
@@ -164,6 +193,20 @@ mod tests {
                 let mut x = [1.0; 37];
                 x[at] = bad;
                 assert_eq!(range::<f32>(&x), None, "{bad} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_below_zero_the_top_says_as_much() {
+        for length in 0..40 {
+            let mut x: Vec<f32> = (0..length).map(|i| (i * 7 % 31) as f32).collect();
+            let (high, (low, covered)) = (top::<f32>(&x).unwrap(), range::<f32>(&x).unwrap());
+            assert_eq!((high, Scale::up_to(high)), (covered, Scale::covering(low, covered)));
+            for at in 0..length {
+                let value = std::mem::replace(&mut x[at], f32::INFINITY);
+                assert_eq!(top::<f32>(&x), None);
+                x[at] = value;
             }
         }
     }

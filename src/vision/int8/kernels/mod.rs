@@ -8,9 +8,11 @@
 //! written once in [`super::glue`] and compiled once per instruction set through [`glue_for!`].
 //!
 //! This folder is the only place with `unsafe`: besides the loops it has the [`pool`] that lends each thread its piece of an
-//! output, and the one call of [`memory`].
+//! output, and the system's calls in [`memory`].
 
 use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
 
 use super::glue::{Attend, Depthwise, Finish, Quantise, Scale};
 use pool::Block;
@@ -39,7 +41,7 @@ pub mod vector;
 pub mod windows;
 
 /// How a kernel wants its operands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
     /// Most rows of activations in one tile.
     pub rows: usize,

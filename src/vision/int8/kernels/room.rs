@@ -24,7 +24,7 @@ const LANES: usize = 8;
 /// The fits of one panel.
 ///
 /// For each segment one for each pair of steps, then [`END`], then that of the last step where the steps are odd in number.
-/// Kernels rely on that form; nothing but [`Room::of`] makes it.
+/// Kernels rely on that form; [`Room::of`] makes it and [`Room::restored`] asks for it.
 #[derive(Debug, Clone, Default)]
 pub struct Room {
     fits: Vec<Fit>,
@@ -50,6 +50,17 @@ impl Room {
         }
         assert_eq!(fits.len(), segments * (steps.div_ceil(2) + 1), "a panel shorter than its segments");
         Room { fits, segments, steps }
+    }
+
+    /// A room from the fits of an earlier one, or `None` where they are not in the form that kernels rely on.
+    pub fn restored(fits: Vec<Fit>, segments: usize, steps: usize) -> Option<Room> {
+        let segment = steps.div_ceil(2) + 1;
+        let sound = |fits: &[Fit]| {
+            let (pairs, rest) = fits.split_at(steps / 2);
+            pairs.iter().all(|fit| *fit < END) && rest[0] == END && rest[1..].iter().all(|fit| *fit < END)
+        };
+        let sound = fits.len() == segments * segment && fits.chunks_exact(segment).all(sound);
+        sound.then_some(Room { fits, segments, steps })
     }
 
     /// Whether it is of a panel with so many segments and steps.
@@ -105,6 +116,12 @@ mod tests {
             assert_eq!(Room::of(&panel, 1, 1, 3).fits(), fits, "{weights:?}");
         }
         let panel = [-128; 5 * 4 * 16];
+        let room = Room::of(&panel, 4, 1, 5);
+        assert!(Room::restored(room.fits().to_vec(), 1, 5).is_some_and(|again| again.fits() == room.fits()));
+        for damaged in [vec![ONE, ONE, END, END], vec![ONE, END, ONE, ONE], vec![ONE, ONE, END], vec![7, ONE, END, ONE]]
+        {
+            assert!(Room::restored(damaged, 1, 5).is_none());
+        }
         assert_eq!(Room::of(&panel, 4, 1, 5).fits(), [ONE, ONE, END, ONE]);
         assert_eq!(Room::of(&panel, 4, 5, 1).fits(), [END, ONE].repeat(5));
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::float::Strided;
 use super::pool::Pool;
 use super::{Kernel, KernelChoice, Strip};
-use crate::vision::int8::glue::{Activation, Attend, Depthwise, Finish, Scale};
+use crate::vision::int8::glue::{Activation, Attend, Depthwise, Finish, Quantise, Scale};
 use crate::vision::int8::packed::{Inner, Matrix, Packed};
 
 fn kernels() -> Vec<Kernel> {
@@ -50,7 +50,7 @@ impl Case {
         let inner = Inner { groups: 1, segments: self.segments, run: self.run };
         let places: Vec<_> = (0..k).collect();
         let matrix = Matrix { values: &self.weights, places: &places, stride: k };
-        let packed = Packed::new(kernel, inner, &vec![1.0; self.columns], &matrix).unwrap();
+        let packed = Packed::new(kernel, "w", inner, &vec![1.0; self.columns], &matrix).unwrap();
         let mut bytes: Vec<u8> = self.levels.iter().map(|level| layout.store(*level)).collect();
         // What follows the last run is read and must not matter.
         bytes.extend([0xAB; 64]);
@@ -167,6 +167,27 @@ fn ranges_cover_every_value_and_nothing_that_is_not_finite_passes() {
                 assert_eq!((kernel.glue.range)(&x), None, "{}: {bad} at {at} of {len}", kernel.name);
                 x[at] = good;
             }
+        }
+    }
+}
+
+#[test]
+fn rows_known_to_be_positive_become_the_same_bytes() {
+    let mut value = values(7);
+    for kernel in kernels() {
+        for width in 1..70 {
+            let x: Vec<f32> = (0..11 * width).map(|_| value().max(0.0)).collect();
+            let quantised = |x: &[f32], positive: bool| {
+                let (mut bytes, mut scales) = (vec![0; x.len()], vec![Scale::default(); 11]);
+                let offset = kernel.layout.offset;
+                let rows = Quantise { x, width, norm: None, positive, offset, stride: width };
+                let bad = (kernel.glue.quantise)(&rows, &mut bytes, &mut scales, &mut []);
+                (bad, bytes, scales)
+            };
+            assert_eq!(quantised(&x, true), quantised(&x, false), "{} of {width}", kernel.name);
+            let mut infinite = x;
+            infinite[10 * width - 1] = f32::INFINITY;
+            assert_eq!(quantised(&infinite, true).0, Some(9), "{} of {width}", kernel.name);
         }
     }
 }

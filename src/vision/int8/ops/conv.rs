@@ -33,6 +33,8 @@ pub struct Conv {
     pub window: Window,
     /// Applied last.
     pub activation: Activation,
+    /// Whether no value of the input is below 0 or NaN, since a clamp made them.
+    pub positive: bool,
     /// Whether there is a second input.
     pub residual: bool,
 }
@@ -58,7 +60,7 @@ impl Conv {
         let mut scratch = self.runtime.scratch();
         let (bytes, scales) = scratch.take(pixels * stride, pixels);
         match &self.depthwise {
-            None => quantise_rows(&self.runtime, "ConvInt8", (x, c), None, (bytes, stride), scales)?,
+            None => quantise_rows(&self.runtime, "ConvInt8", (x, c, self.positive), None, (bytes, stride), scales)?,
             Some(depthwise) => self.quantise_lines(depthwise, (x, shape), (bytes, stride), scales)?,
         }
         let walk = Walk::Rows { stride, group_stride: 0 };
@@ -76,13 +78,14 @@ impl Conv {
     ) -> TractResult<()> {
         let Runtime { kernel, pool, .. } = &*self.runtime;
         let (width, c) = (depthwise.output_shape(shape)[2], shape[3]);
+        let (positive, offset) = (depthwise.clamp.0 >= 0.0, kernel.layout.offset);
         let bad = BadRow::new();
         pool.rows((bytes, scales), (width * stride, width), LINES_PER_TASK, |first, bytes, scales| {
             let lines = bytes.chunks_exact_mut(width * stride).zip(scales.chunks_exact_mut(width)).zip(first..);
             Runtime::with_thread_values(width * c, |values| {
                 for ((bytes, scales), line) in lines {
                     depthwise.line(x, shape, line, values);
-                    let pixels = Quantise { x: values, width: c, norm: None, offset: kernel.layout.offset, stride };
+                    let pixels = Quantise { x: values, width: c, norm: None, positive, offset, stride };
                     if let Some(pixel) = (kernel.glue.quantise)(&pixels, bytes, scales, &mut []) {
                         bad.set(line * width + pixel);
                     }

@@ -35,11 +35,11 @@ pub struct Linear {
 
 equal_by_identity!(Linear, weights);
 
-/// Quantises the rows of `x`, `k` values each, into `bytes`, `stride` apart.
+/// Quantises the rows of `x`, `k` values each, into `bytes`, `stride` apart; `positive` as for [`Quantise`].
 pub fn quantise_rows(
     runtime: &Runtime,
     op: &str,
-    (x, k): (&[f32], usize),
+    (x, k, positive): (&[f32], usize, bool),
     norm: Option<&Norm>,
     (bytes, stride): (&mut [u8], usize),
     scales: &mut [Scale],
@@ -49,8 +49,8 @@ pub fn quantise_rows(
     let norm = norm.map(|Norm { gain, bias, epsilon }| (&gain[..], &bias[..], *epsilon));
     let scratch = if norm.is_some() { k } else { 0 };
     pool.rows((&mut bytes[..scales.len() * stride], scales), (stride, 1), ROWS_PER_TASK, |from, bytes, scales| {
-        let rows =
-            Quantise { x: &x[from * k..][..scales.len() * k], width: k, norm, offset: kernel.layout.offset, stride };
+        let x = &x[from * k..][..scales.len() * k];
+        let rows = Quantise { x, width: k, norm, positive, offset: kernel.layout.offset, stride };
         Runtime::with_thread_values(scratch, |scratch| {
             if let Some(row) = (kernel.glue.quantise)(&rows, bytes, scales, scratch) {
                 bad.set(from + row);
@@ -91,7 +91,14 @@ impl EvalOp for Linear {
         let mut out = self.runtime.output(&[m, self.weights.columns])?;
         let mut scratch = self.runtime.scratch();
         let (bytes, scales) = scratch.take(m * stride, m);
-        quantise_rows(&self.runtime, "LinearInt8", (x.as_slice()?, k), self.norm.as_deref(), (bytes, stride), scales)?;
+        quantise_rows(
+            &self.runtime,
+            "LinearInt8",
+            (x.as_slice()?, k, false),
+            self.norm.as_deref(),
+            (bytes, stride),
+            scales,
+        )?;
         let product = Product {
             weights: &self.weights,
             bytes,

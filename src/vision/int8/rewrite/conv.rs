@@ -7,10 +7,10 @@ use tract_onnx::tract_hir::internal::*;
 
 use super::Context;
 use super::epilogue::Epilogue;
-use super::layout::shape;
+use super::layout::{chain_above, shape};
 use crate::vision::int8::glue::{Activation, Scale};
 use crate::vision::int8::ops::{Conv as Int8Conv, Depthwise, DepthwiseWeights, PixelConv, Window};
-use crate::vision::int8::packed::{Inner, Matrix, Packed};
+use crate::vision::int8::packed::{Inner, Packed};
 use crate::vision::int8::weight::QuantWeight;
 
 /// A two-dimensional convolution that our operators can take over.
@@ -53,7 +53,7 @@ impl<'a> Found<'a> {
 
     /// The kernel as integers, `[out][in / group][height][width]`, and its scales.
     fn values(&self) -> TractResult<(Vec<i8>, Vec<f32>)> {
-        let values = self.weight.values.try_as_plain_ram()?.as_slice::<i8>()?.to_vec();
+        let values = self.weight.values()?.try_as_plain_ram()?.as_slice::<i8>()?.to_vec();
         Ok((values, self.weight.scale.try_as_plain_ram()?.as_slice::<f32>()?.to_vec()))
     }
 
@@ -64,7 +64,6 @@ impl<'a> Found<'a> {
     }
 
     fn dense(&self, context: &Context) -> TractResult<Int8Conv> {
-        let (values, scale) = self.values()?;
         let (height, width) = self.window.kernel;
         let c = self.channels.0;
         let inner = match self.window.is_pointwise() {
@@ -73,8 +72,7 @@ impl<'a> Found<'a> {
         };
         let place = |k: usize| (k % c * height + k / (width * c)) * width + k / c % width;
         let places: Vec<_> = (0..inner.len()).map(place).collect();
-        let matrix = Matrix { values: &values, places: &places, stride: c * height * width };
-        let weights = Packed::new(&context.runtime.kernel, inner, &scale, &matrix).map_err(TractError::msg)?;
+        let weights = context.pack(self.weight, inner, &places, c * height * width)?;
         Ok(Int8Conv {
             runtime: context.runtime.clone(),
             depthwise: None,
@@ -82,6 +80,7 @@ impl<'a> Found<'a> {
             weights: Arc::new(weights),
             window: self.window,
             activation: self.epilogue.activation,
+            positive: false,
             residual: self.epilogue.residual.is_some(),
         })
     }
@@ -119,8 +118,7 @@ impl<'a> Found<'a> {
             false => k,
         };
         let places: Vec<_> = (0..inner.len()).map(place).collect();
-        let matrix = Matrix { values: &values, places: &places, stride: 3 * height * width };
-        let weights = Packed::new(&context.runtime.kernel, inner, &scale, &matrix).map_err(TractError::msg)?;
+        let weights = context.pack(self.weight, inner, &places, 3 * height * width)?;
         let mut bias = self.padded_bias(&weights);
         for (n, bias) in bias.iter_mut().enumerate().take(weights.columns) {
             for c in 0..3 {
@@ -242,6 +240,39 @@ pub fn separable(
     let wire = patch.wire_node(name, Int8Conv { depthwise: Some(depthwise.clone()), ..op.clone() }, &inputs)?;
     patch.shunt_outside(model, node.id.into(), wire[0])?;
     Ok(Some(patch))
+}
+
+/// A pointwise convolution of values that a clamp made: is told so, and looks for their highest only.
+pub fn positive(
+    _context: &Context,
+    model: &TypedModel,
+    node: &TypedNode,
+    _name: &str,
+    op: &Int8Conv,
+) -> TractResult<Option<TypedModelPatch>> {
+    if op.positive || !op.window.is_pointwise() || !is_positive(model, node.inputs[0]) {
+        return Ok(None);
+    }
+    let op = Int8Conv { positive: true, ..op.clone() };
+    Ok(Some(TypedModelPatch::replace_single_op(model, node, &node.inputs, op)?))
+}
+
+/// Whether no value of `outlet` can be below 0 or NaN.
+fn is_positive(model: &TypedModel, outlet: OutletId) -> bool {
+    let (root, _) = chain_above(model, outlet);
+    let node = model.node(root.node);
+    let clamps = |activation| matches!(activation, Activation::Clamp { low, .. } if low >= 0.0);
+    if let Some(conv) = node.op_as::<Int8Conv>() {
+        clamps(conv.activation)
+    } else if let Some(conv) = node.op_as::<PixelConv>() {
+        clamps(conv.activation)
+    } else if let Some(Depthwise { weights, clamp, .. }) = node.op_as::<Depthwise>() {
+        // An average, say.
+        let keeps = weights.taps.iter().chain(&weights.bias).all(|value| *value >= 0.0);
+        clamp.0 >= 0.0 || keeps && is_positive(model, node.inputs[0])
+    } else {
+        false
+    }
 }
 
 /// The convolution that reads the model's input: takes RGB bytes from now on, and the model with it.

@@ -8,7 +8,7 @@ use super::Context;
 use super::epilogue::Epilogue;
 use super::layout::{permute, reshape, shape};
 use crate::vision::int8::ops::Linear;
-use crate::vision::int8::packed::{Inner, Matrix, Packed};
+use crate::vision::int8::packed::{Inner, Packed};
 use crate::vision::int8::weight::QuantWeight;
 
 /// Where the axes of a product of an activation with a weight go.
@@ -125,7 +125,7 @@ pub fn rule(
 
 /// Packs the weight as a matrix of (columns, inner) under `axes`.
 fn pack(context: &Context, weight: &QuantWeight, axes: &Axes) -> TractResult<Packed> {
-    let shape = weight.values.shape();
+    let shape = weight.shape();
     let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
     // The offset of every inner index: the product set of the summed axes, the last running fastest.
     let mut inner = vec![0usize];
@@ -134,9 +134,5 @@ fn pack(context: &Context, weight: &QuantWeight, axes: &Axes) -> TractResult<Pac
     }
     let column_axis = axes.columns[0].0;
     ensure!(column_axis == weight.axis, "weights are quantised along an axis that is not their output channels");
-    let values = weight.values.try_as_plain_ram()?;
-    let scale = weight.scale.try_as_plain_ram()?;
-    let matrix = Matrix { values: values.as_slice::<i8>()?, places: &inner, stride: stride(column_axis) };
-    let kernel = &context.runtime.kernel;
-    Packed::new(kernel, Inner::plain(inner.len()), scale.as_slice::<f32>()?, &matrix).map_err(TractError::msg)
+    context.pack(weight, Inner::plain(inner.len()), &inner, stride(column_axis))
 }

@@ -22,7 +22,10 @@ use tract_onnx::tract_hir::internal::*;
 
 use super::import::ImportedNorm;
 use super::ops::{Conv as Int8Conv, Linear};
+use super::packed::{Inner, Matrix, Packed};
 use super::runtime::Runtime;
+use super::store::Store;
+use super::weight::{QuantWeight, Values};
 use tract_onnx::tract_core::ops::cnn::{Conv, SumPool};
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::nn::Softmax;
@@ -37,6 +40,37 @@ pub struct Context {
     pub mean: [f32; 3],
     /// Standard deviation of the model's normalisation, RGB.
     pub std: [f32; 3],
+    /// Weights that were packed beforehand.
+    pub store: Option<Arc<Store>>,
+}
+
+impl Context {
+    /// The weight as the kernel reads it: packed now, or beforehand. `places` says where each `k` of column 0 stands among its
+    /// values, `stride` how far on the next column's is.
+    fn pack(&self, weight: &QuantWeight, inner: Inner, places: &[usize], stride: usize) -> TractResult<Packed> {
+        let kernel = &self.runtime.kernel;
+        let scale = weight.scale.try_as_plain_ram()?;
+        let scale = scale.as_slice::<f32>()?;
+        let packed = match (&weight.values, &self.store) {
+            (Values::Packed(_), Some(store)) => store.packed(kernel, &weight.name, inner, scale),
+            _ => {
+                let values = weight.values()?.try_as_plain_ram()?;
+                let matrix = Matrix { values: values.as_slice::<i8>()?, places, stride };
+                Packed::new(kernel, &weight.name, inner, scale, &matrix)
+            }
+        };
+        packed.map_err(TractError::msg)
+    }
+}
+
+/// The packed weights of `model`, as [`Context::pack`] gave them to layers that need nothing else of them.
+pub fn packed(model: &TypedModel) -> Vec<Arc<Packed>> {
+    let of = |node: &TypedNode| match (node.op_as::<Linear>(), node.op_as::<Int8Conv>()) {
+        (Some(layer), _) => Some(layer.weights.clone()),
+        (_, Some(layer)) => Some(layer.weights.clone()),
+        _ => None,
+    };
+    model.nodes.iter().filter_map(of).collect()
 }
 
 /// Rewrites `model`, whose one input is the normalised f32 image `[batch, 3, size, size]`. Where its first operator is
@@ -54,6 +88,7 @@ pub fn rewrite(context: Context, mut model: TypedModel) -> TractResult<TypedMode
     apply::<Softmax>(&context, &mut model, attention::rule)?;
     layout::straighten(&mut model)?;
     apply::<Int8Conv>(&context, &mut model, conv::separable)?;
+    apply::<Int8Conv>(&context, &mut model, conv::positive)?;
     apply::<Linear>(&context, &mut model, norm::fuse)?;
     apply::<ImportedNorm>(&context, &mut model, norm::rule)?;
     model.into_optimized()

@@ -5,10 +5,14 @@ mod onnx;
 
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
+use prost::Message;
 use tract_onnx::pb::ModelProto;
+use tract_onnx::pb::tensor_proto::DataType;
 
 use self::models::{Transformer, convolutional};
 use super::KernelChoice;
+use super::store::{Key, Store, StoreError};
 use crate::vision::encoder::{Encoder, EncoderError, EncoderOptions, InputSpec};
 
 fn spec(size: usize) -> InputSpec {
@@ -112,6 +116,59 @@ fn threads_and_batches_change_nothing() {
             let together = encoder(&model, size, &options).encode(&pictures.concat()).unwrap();
             assert!(together == one_by_one, "{threads} threads");
         }
+    }
+}
+
+/// A folder with `model` as `image.onnx`, and the path of that.
+fn on_disk(model: &ModelProto) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let onnx = folder.path().join("image.onnx");
+    std::fs::write(&onnx, model.encode_to_vec()).unwrap();
+    (folder, onnx)
+}
+
+#[test]
+fn packed_weights_are_the_same_model_on_every_kernel() {
+    // What stays in the model: the first layer's weight, and those of depthwise layers.
+    for (model, size, left) in
+        [(Transformer::SMALL.model(true), Transformer::SMALL.size, 1), (convolutional(true), 37, 2)]
+    {
+        let (folder, onnx) = on_disk(&model);
+        let (folder, spec, pixels) = (folder.path(), spec(size), picture(size, 1));
+        for kernel in KernelChoice::ALL.into_iter().filter(|k| k.kernel().is_some()) {
+            let options = EncoderOptions { kernel: Some(kernel), ..Default::default() };
+            assert!(Encoder::load_packed(folder, "a", &spec, &options).unwrap().is_none(), "nothing is written yet");
+            let path = Encoder::pack(&onnx, "a", &spec, &options, folder).unwrap();
+            let mut packed = Encoder::load_packed(folder, "a", &spec, &options).unwrap().unwrap();
+            let mut loaded = Encoder::load(&onnx, &spec, &options).unwrap();
+            assert_eq!(packed.op_histogram(), loaded.op_histogram());
+            assert!(packed.encode(&pixels).unwrap() == loaded.encode(&pixels).unwrap(), "{kernel:?}, size {size}");
+            assert!(packed.is_packed() && !loaded.is_packed());
+
+            let key = |sha256| Key::new(&kernel.kernel().unwrap(), sha256);
+            let graph = Store::open(&path, &key("a")).unwrap().unwrap().model().unwrap().graph.unwrap();
+            let int8 = graph.initializer.iter().filter(|tensor| tensor.data_type == DataType::Int8 as i32);
+            assert_eq!(int8.count(), left, "weights that are held twice");
+            assert!(matches!(Store::open(&path, &key("b")), Err(StoreError::Other { .. })));
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn damaged_packed_weights_are_refused(at in any::<prop::sample::Index>(), flip in 1u8.., cut in any::<bool>()) {
+        static FILE: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
+            let (folder, onnx) = on_disk(&convolutional(true));
+            let options = EncoderOptions { kernel: Some(KernelChoice::Portable), ..Default::default() };
+            std::fs::read(Encoder::pack(&onnx, "a", &spec(32), &options, folder.path()).unwrap()).unwrap()
+        });
+        let mut bytes = FILE.clone();
+        let at = at.index(bytes.len());
+        if cut { bytes.truncate(at) } else { bytes[at] ^= flip }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let key = Key::new(&KernelChoice::Portable.kernel().unwrap(), "a");
+        prop_assert!(Store::open(file.path(), &key).is_err());
     }
 }
 
