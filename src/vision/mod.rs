@@ -120,7 +120,7 @@ impl Vision {
     }
 
     /// Writes a bundle's weights beside its verified image tower, as this machine's kernel reads them; the file's path. From
-    /// then on [`Vision::load`] maps that file: it starts quicker, and takes less memory.
+    /// then on [`Vision::load`] maps that file: it starts quicker, with less memory.
     ///
     /// # Errors
     /// [`VisionError`] naming the file.
