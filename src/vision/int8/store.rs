@@ -261,7 +261,9 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The file could not be written.
-    #[error("cannot write {path}: {source}; packed weights lie beside the bundle's image.onnx")]
+    #[error(
+        "cannot write {path}: {source}; packed weights lie beside image.onnx: copy the bundle to a folder that can be written"
+    )]
     Write {
         /// The file.
         path: PathBuf,
