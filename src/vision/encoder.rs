@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tract_onnx::tract_hir::internal::*;
 
+use super::int8::kernels::Kernel;
 use super::int8::store::{self, Key, Store, StoreError};
 use super::int8::{self, KernelChoice, Pool, Runtime};
 
@@ -68,24 +69,25 @@ impl Encoder {
     /// it wrote nothing.
     ///
     /// # Errors
-    /// [`EncoderError::Store`] when the file is damaged or of something else; as [`Encoder::load`].
+    /// [`EncoderError::Store`] when the file cannot be used, whatever the reason; else as [`Encoder::load`].
     pub fn load_packed(
         folder: &Path,
         image_sha256: &str,
         input: &InputSpec,
         options: &EncoderOptions,
     ) -> Result<Option<Self>, EncoderError> {
-        let runtime = Self::runtime(options)?;
-        let key = Key::new(&runtime.kernel, image_sha256);
+        let key = Key::new(&Self::chosen(options)?, image_sha256);
         let path = key.path(folder);
         let Some(store) = Store::open(&path, &key)? else { return Ok(None) };
-        store
+        // Only now, for it starts threads.
+        let runtime = Self::runtime(options)?;
+        let encoder = store
             .model()
             .map_err(TractError::msg)
             .and_then(|model| int8::import::onnx().model_for_proto_model(&model))
             .and_then(|model| Self::build(model, Some(Arc::new(store)), input, options.batch, runtime))
-            .map_err(refused(&path))
-            .map(|encoder| Some(Self { packed: true, ..encoder }))
+            .map_err(|error| StoreError::Refused { path, reason: format!("{error:#}") })?;
+        Ok(Some(Self { packed: true, ..encoder }))
     }
 
     /// Writes the weights of `onnx`, whose SHA-256 is given, to `folder` as this machine's kernel reads them; the file's path.
@@ -136,11 +138,15 @@ impl Encoder {
         Self::build(int8::import::onnx().model_for_proto_model(model)?, None, input, options.batch, runtime)
     }
 
+    fn chosen(options: &EncoderOptions) -> Result<Kernel, EncoderError> {
+        match options.kernel {
+            None => Ok(KernelChoice::best()),
+            Some(choice) => choice.kernel().ok_or(EncoderError::Kernel { choice }),
+        }
+    }
+
     fn runtime(options: &EncoderOptions) -> Result<Arc<Runtime>, EncoderError> {
-        let kernel = match options.kernel {
-            None => KernelChoice::best(),
-            Some(choice) => choice.kernel().ok_or(EncoderError::Kernel { choice })?,
-        };
+        let kernel = Self::chosen(options)?;
         let pool = Pool::new(options.threads.max(1)).map_err(EncoderError::Threads)?;
         Ok(Arc::new(Runtime::new(kernel, pool)))
     }

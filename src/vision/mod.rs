@@ -103,7 +103,7 @@ impl Vision {
         let image = &bundle.manifest().image;
         let input = input(bundle);
         let packed = match Encoder::load_packed(bundle.folder(), bundle.image_sha256(), &input, options) {
-            Err(error @ (EncoderError::Store(_) | EncoderError::Load { .. })) => {
+            Err(EncoderError::Store(error)) => {
                 log::warn!("{error}; image.onnx is loaded instead");
                 None
             }

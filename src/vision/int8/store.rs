@@ -278,6 +278,14 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// The engine refused what is in the file.
+    #[error("{path} cannot be loaded: {reason}; `remoteclipd bundle pack` writes it anew")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What the engine said.
+        reason: String,
+    },
     /// The file is not as it was written.
     #[error("{path} is damaged; `remoteclipd bundle pack` writes it anew")]
     Damaged {
