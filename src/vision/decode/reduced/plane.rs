@@ -3,7 +3,7 @@
 use std::f32::consts::PI;
 
 use super::header::Component;
-use super::huffman::Bits;
+use super::huffman::{Bits, TO_THE_END};
 
 /// T.81 figure A.6: position in the scan → row × 8 + column.
 const ZIGZAG: [u8; 64] = [
@@ -18,14 +18,19 @@ pub(super) struct Plane {
     pixels: Vec<u8>,
     /// Pixels of a block, across and down.
     block: (usize, usize),
-    /// Place in the scan → coefficient in the block's corner of low frequencies, or none.
-    kept: [Option<u8>; 64],
+    /// Place in the scan → where it is kept in `coefficients`, or [`DROPPED`], and what it is multiplied by.
+    kept: [(usize, i32); 256],
     /// The last place that is kept.
     last: usize,
-    /// Inverse DCT of `block.0` and `block.1` points, `[point][frequency]`.
+    /// The block's corner of low frequencies, row by row; 0 between blocks, but for what was dropped.
+    coefficients: [f32; DROPPED + 1],
+    /// Inverse DCT of `block.0` and `block.1` points, `[frequency][point]`.
     across: [[f32; 8]; 8],
     down: [[f32; 8]; 8],
 }
+
+/// Where coefficients go that are not kept.
+const DROPPED: usize = 64;
 
 impl Plane {
     /// Of a picture with `mcus` MCUs across and down, `mcu` blocks each, whose blocks become `side` pixels.
@@ -34,17 +39,19 @@ impl Plane {
         let block = (side * mcu.0 / component.sampling.0, side * mcu.1 / component.sampling.1);
         let width = mcus.0 * component.sampling.0 * block.0;
         let height = mcus.1 * component.sampling.1 * block.1;
-        let mut kept = [None; 64];
+        // A block's end is where no coefficient is, and is dropped, too.
+        let mut kept = [(DROPPED, 0); 256];
         let mut last = 0;
-        for (place, at) in ZIGZAG.iter().enumerate() {
+        for (place, (at, quantisation)) in ZIGZAG.iter().zip(component.quantisation).enumerate() {
             let (v, u) = (usize::from(at / 8), usize::from(at % 8));
             if u < block.0 && v < block.1 {
-                kept[place] = Some(*at);
+                kept[place] = (v * block.0 + u, i32::from(quantisation));
                 last = place;
             }
         }
+        let coefficients = [0.0; DROPPED + 1];
         let (across, down) = (inverse_dct(block.0), inverse_dct(block.1));
-        Self { width, pixels: vec![0; width * height], block, kept, last, across, down }
+        Self { width, pixels: vec![0; width * height], block, kept, last, coefficients, across, down }
     }
 
     /// Reads the block at (`x`, `y`), whose DC level counts from `before`.
@@ -57,43 +64,23 @@ impl Plane {
         (x, y): (usize, usize),
     ) -> Option<()> {
         let Component { dc, ac, .. } = component;
-        bits.fill();
-        let size = bits.symbol(dc)?;
-        if size > 15 {
+        let (difference, run) = bits.coefficient(dc)?;
+        if run != 0 && run != TO_THE_END {
             return None;
         }
-        *before = before.wrapping_add(bits.value(size));
-        let level = before.wrapping_mul(i32::from(component.quantisation[0])) as f32;
-        let mut coefficients = [0.0f32; 64];
-        coefficients[0] = level;
-        let mut flat = true;
-        let mut place = 1;
-        while place <= self.last {
-            bits.fill();
-            let symbol = bits.symbol(ac)?;
-            let (run, size) = (usize::from(symbol >> 4), symbol & 15);
-            if size == 0 {
-                if run != 15 {
-                    place = 64;
-                    break;
-                }
-                place += 16;
-                continue;
-            }
-            place += run;
-            let value = bits.value(size) * i32::from(*component.quantisation.get(place)?);
-            if let Some(at) = self.kept[place] {
-                coefficients[usize::from(at)] = value as f32;
-                flat = false;
-            }
-            place += 1;
+        *before = before.wrapping_add(difference);
+        self.coefficients[0] = before.wrapping_mul(self.kept[0].1) as f32;
+        let mut next = 1;
+        while next <= self.last {
+            let (value, run) = bits.coefficient(ac)?;
+            let (at, factor) = self.kept[(next + run) % 256];
+            self.coefficients[at] = (value * factor) as f32;
+            next += run + 1;
         }
-        bits.step_over(ac, place)?;
-        match (flat, self.block) {
-            (true, _) => self.fill(level, x, y),
-            (false, (2, 2)) => self.two_by_two(&coefficients, x, y),
-            _ => self.transform(&coefficients, x, y),
+        if next < 128 {
+            bits.step_over(ac, next)?;
         }
+        self.make_pixels(x, y);
         Some(())
     }
 
@@ -102,42 +89,51 @@ impl Plane {
         &self.pixels[y * self.width..][..self.width]
     }
 
-    fn fill(&mut self, level: f32, x: usize, y: usize) {
-        let (across, down) = self.block;
-        for row in 0..down {
-            self.pixels[(y * down + row) * self.width + x * across..][..across].fill(pixel(level / 8.0));
+    /// The pixels of the block at (`x`, `y`), by the transform of its shape.
+    #[inline(always)]
+    fn make_pixels(&mut self, x: usize, y: usize) {
+        match self.block {
+            (2, 2) => self.transform::<2, 2>(x, y),
+            (4, 2) => self.transform::<4, 2>(x, y),
+            (4, 4) => self.transform::<4, 4>(x, y),
+            (1, 1) => self.transform::<1, 1>(x, y),
+            (1, 2) => self.transform::<1, 2>(x, y),
+            (2, 1) => self.transform::<2, 1>(x, y),
+            (2, 4) => self.transform::<2, 4>(x, y),
+            (4, 8) => self.transform::<4, 8>(x, y),
+            (8, 4) => self.transform::<8, 4>(x, y),
+            _ => self.transform::<8, 8>(x, y),
         }
     }
 
-    /// [`Plane::transform`] of four coefficients, written out: it is the usual one.
-    fn two_by_two(&mut self, coefficients: &[f32; 64], x: usize, y: usize) {
-        let [a, b, c, d] = [0, 1, 8, 9].map(|at| coefficients[at] / 8.0);
-        let start = 2 * y * self.width + 2 * x;
-        self.pixels[start..][..2].copy_from_slice(&[pixel(a + b + c + d), pixel(a - b + c - d)]);
-        self.pixels[start + self.width..][..2].copy_from_slice(&[pixel(a + b - c - d), pixel(a - b - c + d)]);
-    }
-
-    fn transform(&mut self, coefficients: &[f32; 64], x: usize, y: usize) {
-        let (across, down) = self.block;
-        for row in 0..down {
-            let mut frequencies = [0.0f32; 8];
-            for (u, frequency) in frequencies[..across].iter_mut().enumerate() {
-                *frequency = (0..down).map(|v| self.down[row][v] * coefficients[v * 8 + u]).sum();
+    /// The inverse transform of `A` by `D` coefficients, compiled for each shape: its loops are too short to be loops.
+    fn transform<const A: usize, const D: usize>(&mut self, x: usize, y: usize) {
+        let (coefficients, _) = self.coefficients.as_chunks_mut::<A>();
+        for row in 0..D {
+            let line = &mut self.pixels[(y * D + row) * self.width + x * A..][..A];
+            let mut frequencies = [0.0f32; A];
+            for (coefficients, down) in coefficients[..D].iter().zip(&self.down) {
+                for (frequency, coefficient) in frequencies.iter_mut().zip(coefficients) {
+                    *frequency += down[row] * coefficient;
+                }
             }
-            let start = (y * down + row) * self.width + x * across;
-            for (column, target) in self.pixels[start..][..across].iter_mut().enumerate() {
-                let sum: f32 = (0..across).map(|u| self.across[column][u] * frequencies[u]).sum();
-                *target = pixel(sum);
+            let mut sums = [128.0 + TIES_UP; A];
+            for (frequency, across) in frequencies.iter().zip(&self.across) {
+                for (sum, across) in sums.iter_mut().zip(across) {
+                    *sum += frequency * across;
+                }
             }
+            line.copy_from_slice(&sums.map(pixel));
         }
+        coefficients[..D].fill([0.0; A]);
     }
 }
 
 /// Of `points` points from as many of an 8-point DCT's lowest frequencies, keeping levels.
 fn inverse_dct(points: usize) -> [[f32; 8]; 8] {
     let mut matrix = [[0.0; 8]; 8];
-    for (point, row) in matrix.iter_mut().enumerate().take(points) {
-        for (frequency, value) in row.iter_mut().enumerate().take(points) {
+    for (frequency, row) in matrix.iter_mut().enumerate().take(points) {
+        for (point, value) in row.iter_mut().enumerate().take(points) {
             let norm = if frequency == 0 { 1.0f32 } else { 2.0 } / 8.0;
             let angle = (2 * point + 1) as f32 * frequency as f32 * PI / (2 * points) as f32;
             *value = norm.sqrt() * angle.cos();
@@ -146,7 +142,15 @@ fn inverse_dct(points: usize) -> [[f32; 8]; 8] {
     matrix
 }
 
+/// What takes halves to the level above, as libjpeg does; other values are an eighth from them, or it does not matter.
+const TIES_UP: f32 = 1.0 / 1024.0;
+
+/// The nearest of `0..=255`.
 #[inline(always)]
 fn pixel(value: f32) -> u8 {
-    (value + 128.5) as u8 // a float saturates as it becomes an integer
+    // From 2²³ on, a float's last bit counts ones: an addition instead of a conversion, which would be made one by one.
+    const ONES: f32 = 8_388_608.0;
+    let value = if value > 0.0 { value } else { 0.0 };
+    let value = if value < 255.0 { value } else { 255.0 };
+    (value + ONES).to_bits() as u8
 }

@@ -60,6 +60,21 @@ fn an_eighth_is_the_mean_of_every_block_and_more_is_close_to_it() {
     }
 }
 
+/// Most blocks of a smooth picture end before the last coefficient that is kept.
+#[test]
+fn a_smooth_picture_stays_smooth() {
+    let picture = RgbImage::from_fn(512, 384, |x, y| Rgb([(x / 2) as u8, (y / 2) as u8, ((x + y) / 4) as u8]));
+    let bytes = jpeg(&picture, 90);
+    for (least, divisor) in [(24, 8), (96, 4), (192, 2)] {
+        let reduced = decode(&bytes, (512, 384), least).unwrap();
+        assert_eq!(reduced.divisor, divisor);
+        for (ours, mean) in reduced.image.pixels().zip(means(&picture, divisor).pixels()) {
+            let apart = (0..3).map(|channel| ours.0[channel].abs_diff(mean.0[channel])).max().unwrap();
+            assert!(apart <= 5, "{ours:?} for {mean:?} at 1/{divisor}");
+        }
+    }
+}
+
 #[test]
 fn the_smallest_size_that_is_large_enough_is_taken() {
     let bytes = jpeg(&picture(403, 301), 80);
