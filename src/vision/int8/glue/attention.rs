@@ -45,7 +45,9 @@ pub fn attend<V: Vector>(a: &Attend, scratch: &mut [f32], out: &mut Block<f32>) 
     let (scores, answers) = rest.split_at_mut(ROWS * tokens);
     transpose(a.k, (a.tokens.1, a.depth.0), keys, tokens);
     let keys = Strided { values: keys, stride: tokens };
-    let values = if depth == a.depth.1 { a.v } else { widen(a.v, (a.tokens.1, a.depth.1), values, depth) };
+    // Copied even where they are whole registers: in the layer's output they lie so far apart that they fall on each other's
+    // places in a cache (12 KiB in ViT-L-14, where reading them there took 6 % of a frame).
+    let values = widen(a.v, (a.tokens.1, a.depth.1), values, depth);
     let first = out.rows().start;
     for t in (0..a.tokens.0).step_by(ROWS) {
         // The last rows are asked for again rather than by a narrower loop.

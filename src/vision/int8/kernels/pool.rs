@@ -2,20 +2,25 @@
 //!
 //! [`Pool::run`] hands out task numbers to the calling thread and its helpers until none is left. Inside a frame (while
 //! a [`Frame`] guard lives) idle helpers poll briefly before they sleep, because the next layer's work is microseconds
-//! away; between frames they sleep at once, so an idle daemon costs nothing.
+//! away; between frames they sleep at once, so an idle daemon costs nothing. A frame has a hundred jobs of some tens of
+//! microseconds, which a call of the system would lengthen noticeably: there is none while all threads are awake.
 //!
 //! [`Pool::blocks`] and [`Pool::rows`] are what ops use: they cut an output into disjoint pieces and give each task the
 //! only reference to its piece, so that no op needs `unsafe`.
 #![allow(unsafe_code, reason = "lends borrowed closures and disjoint output pieces to threads")]
 
+use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// Polls before an idle helper sleeps, some tens of microseconds: longer than the serial stretches between layers.
+/// Polls before an idle thread sleeps, some tens of microseconds: longer than the serial stretches between layers.
 const POLLS: u32 = 20_000;
+
+/// In [`Shared::gate`]: whether helpers may enter. The rest of it counts those inside.
+const OPEN: usize = 1 << (usize::BITS - 1);
 
 /// A borrowed task function with its lifetime erased.
 #[derive(Clone, Copy)]
@@ -24,35 +29,31 @@ struct Job {
     tasks: usize,
 }
 
-// SAFETY: the function behind `call` is `Sync`, and `Pool::run` keeps it alive until every helper has let go of it.
-unsafe impl Send for Job {}
-
-#[derive(Default)]
-struct State {
-    job: Option<Job>,
-    /// Helpers inside the present job.
-    inside: usize,
-    stop: bool,
-}
-
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
-    wake: Condvar,
-    left: Condvar,
-    /// Raised with every job: what idle helpers poll.
+    /// Written by the thread that runs jobs while the gate is shut and nobody inside; read by helpers that came in while it
+    /// was open.
+    job: UnsafeCell<Option<Job>>,
+    gate: AtomicUsize,
+    next: AtomicUsize,
+    /// Raised with every job and every frame: what idle helpers poll.
     epoch: AtomicU64,
     in_frame: AtomicBool,
-    next: AtomicUsize,
+    stop: AtomicBool,
     panicked: AtomicBool,
+    /// Helpers that are asleep or about to be; they wait for `wake` with `bed` locked.
+    asleep: AtomicUsize,
+    bed: Mutex<()>,
+    wake: Condvar,
 }
 
-impl Shared {
-    /// A panic elsewhere does not make the counters wrong, so a poisoned lock is taken all the same.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+// SAFETY: `job` is only touched as it says, and the function behind it is `Sync`; `Pool::run` keeps that alive until every
+// helper has left. Whatever else there is can be shared.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; nothing belongs to a thread.
+unsafe impl Send for Shared {}
 
+impl Shared {
     fn work(&self, job: Job) {
         loop {
             let task = self.next.fetch_add(1, Ordering::Relaxed);
@@ -64,30 +65,53 @@ impl Shared {
         }
     }
 
+    /// Tells helpers that there is something to see.
+    fn call(&self) {
+        // Either this sees that a helper goes to sleep, or that helper sees the new epoch: both are in one order for all.
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) > 0 {
+            // A panic elsewhere leaves nothing behind this lock that could be wrong.
+            drop(self.bed.lock().unwrap_or_else(PoisonError::into_inner));
+            self.wake.notify_all();
+        }
+    }
+
+    /// Waits for another epoch than `seen`, and says which it is.
+    fn await_call(&self, seen: u64) -> u64 {
+        let mut polls = 0;
+        while self.epoch.load(Ordering::Acquire) == seen && polls < POLLS && self.in_frame.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+            polls += 1;
+        }
+        if self.epoch.load(Ordering::Acquire) == seen {
+            let mut bed = self.bed.lock().unwrap_or_else(PoisonError::into_inner);
+            self.asleep.fetch_add(1, Ordering::SeqCst);
+            while self.epoch.load(Ordering::SeqCst) == seen && !self.stop.load(Ordering::SeqCst) {
+                bed = self.wake.wait(bed).unwrap_or_else(PoisonError::into_inner);
+            }
+            self.asleep.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.epoch.load(Ordering::Acquire)
+    }
+
     fn help(&self) {
         let mut seen = 0;
         loop {
-            let mut polls = 0;
-            while self.epoch.load(Ordering::Acquire) == seen && polls < POLLS && self.in_frame.load(Ordering::Relaxed) {
-                std::hint::spin_loop();
-                polls += 1;
-            }
-            let mut state = self.lock();
-            while self.epoch.load(Ordering::Acquire) == seen && !state.stop {
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            if state.stop {
+            seen = self.await_call(seen);
+            if self.stop.load(Ordering::SeqCst) {
                 return;
             }
-            seen = self.epoch.load(Ordering::Acquire);
-            let Some(job) = state.job else { continue };
-            state.inside += 1;
-            drop(state);
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.work(job))).is_err() {
-                self.panicked.store(true, Ordering::Relaxed);
+            // Acquire: what was written before the gate was opened is seen behind it.
+            if self.gate.fetch_add(1, Ordering::Acquire) & OPEN != 0 {
+                // SAFETY: it came in while the gate was open, so that nobody writes the job before it has left.
+                let job = unsafe { *self.job.get() };
+                let work = || job.into_iter().for_each(|job| self.work(job));
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+                    self.panicked.store(true, Ordering::Relaxed);
+                }
             }
-            self.lock().inside -= 1;
-            self.left.notify_one();
+            // Release: what this thread has written is seen by who waits for it to leave.
+            self.gate.fetch_sub(1, Ordering::Release);
         }
     }
 }
@@ -130,6 +154,8 @@ impl Pool {
     /// Marks the beginning of a frame.
     pub fn frame(&self) -> Frame<'_> {
         self.shared.in_frame.store(true, Ordering::Relaxed);
+        // Who is woken now is awake when there is something to do.
+        self.shared.call();
         Frame(&self.shared)
     }
 
@@ -151,13 +177,12 @@ impl Pool {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const (dyn Fn(usize) + Sync)>(std::ptr::from_ref(f))
         };
         let job = Job { call, tasks };
-        {
-            let mut state = shared.lock();
-            shared.next.store(0, Ordering::Relaxed);
-            state.job = Some(job);
-            shared.epoch.fetch_add(1, Ordering::Release);
-        }
-        shared.wake.notify_all();
+        // SAFETY: the gate is shut and was left by all at the end of the last job, and no other thread runs jobs. Who comes
+        // in meanwhile finds it shut and reads nothing.
+        unsafe { *shared.job.get() = Some(job) };
+        shared.next.store(0, Ordering::Relaxed);
+        shared.gate.fetch_or(OPEN, Ordering::Release);
+        shared.call();
         {
             let _leave = Leave(shared);
             shared.work(job);
@@ -225,18 +250,25 @@ struct Leave<'a>(&'a Shared);
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.job = None;
-        while state.inside > 0 {
-            state = self.0.left.wait(state).unwrap_or_else(PoisonError::into_inner);
+        self.0.gate.fetch_and(!OPEN, Ordering::Relaxed);
+        let mut polls = 0;
+        // Acquire: what helpers have written is seen once they have left.
+        while self.0.gate.load(Ordering::Acquire) != 0 {
+            // At most a task is left to each helper. One that has lost its core is given this one.
+            if polls < POLLS {
+                std::hint::spin_loop();
+                polls += 1;
+            } else {
+                std::thread::yield_now();
+            }
         }
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.lock().stop = true;
-        self.shared.wake.notify_all();
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.call();
         for helper in self.helpers.drain(..) {
             // A helper that panicked has nothing left to give.
             let _ = helper.join();
@@ -329,6 +361,24 @@ mod tests {
                     count[t].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(count.iter().all(|c| c.load(Ordering::Relaxed) == 1), "{threads} threads, {tasks} tasks");
+            }
+        }
+    }
+
+    /// Short jobs one upon the other, so that helpers come late, in a frame and out of one, after pauses in which they sleep.
+    #[test]
+    fn jobs_follow_each_other_and_none_is_touched_by_a_helper_of_another() {
+        for threads in 2..=4 {
+            let pool = Pool::new(threads).unwrap();
+            for frame in 0..40 {
+                let guard = (frame % 4 != 0).then(|| pool.frame());
+                for tasks in (0..200).map(|job| 2 + job % 5) {
+                    let mut done = vec![0u8; tasks];
+                    pool.blocks(&mut done, 1, (1, 1), |block| block.row(block.rows().start)[0] += 1);
+                    assert!(done.iter().all(|times| *times == 1), "{threads} threads, frame {frame}: {done:?}");
+                }
+                drop(guard);
+                std::thread::sleep(std::time::Duration::from_millis(frame % 3));
             }
         }
     }
