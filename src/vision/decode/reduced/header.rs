@@ -127,7 +127,10 @@ fn start_of_scan<'a>(
         let mut code = |class: usize, which: u8| {
             let at = class * 16 + usize::from(which);
             if built.get(at)?.is_none() {
-                built[at] = Some(Rc::new(Huffman::new(codes[at]?)?));
+                let table = codes[at]?;
+                // A DC level has a size and no run (T.81 F.1.2.1).
+                let is_of_class = class == 1 || table.iter().skip(16).all(|symbol| *symbol < 16);
+                built[at] = Some(Rc::new(is_of_class.then(|| Huffman::new(table))??));
             }
             built[at].clone()
         };

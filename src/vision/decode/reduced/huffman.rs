@@ -28,7 +28,7 @@ const NONE: u16 = 0x7f << 8;
 /// coefficients of 0 stand before it or [`TO_THE_END`].
 type Symbol = u16;
 /// The run that a block's end mark stands for: more than there are coefficients.
-pub(super) const TO_THE_END: usize = 127;
+const TO_THE_END: usize = 127;
 
 impl Huffman {
     /// `counts`: 16 numbers of codes by length, then the symbols (T.81 B.2.4.2).

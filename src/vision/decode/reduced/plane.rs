@@ -3,7 +3,7 @@
 use std::f32::consts::PI;
 
 use super::header::Component;
-use super::huffman::{Bits, TO_THE_END};
+use super::huffman::Bits;
 
 /// T.81 figure A.6: position in the scan → row × 8 + column.
 const ZIGZAG: [u8; 64] = [
@@ -64,10 +64,7 @@ impl Plane {
         (x, y): (usize, usize),
     ) -> Option<()> {
         let Component { dc, ac, .. } = component;
-        let (difference, run) = bits.coefficient(dc)?;
-        if run != 0 && run != TO_THE_END {
-            return None;
-        }
+        let (difference, _) = bits.coefficient(dc)?;
         *before = before.wrapping_add(difference);
         self.coefficients[0] = before.wrapping_mul(self.kept[0].1) as f32;
         let mut next = 1;
