@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// Polls before an idle thread sleeps, some tens of microseconds: longer than the serial stretches between layers.
+/// Polls before an idle helper sleeps, or who waits for helpers gives way: tens of microseconds and more, longer than the serial
+/// stretches between layers.
 const POLLS: u32 = 20_000;
 
 /// In [`Shared::gate`]: whether helpers may enter. The rest of it counts those inside.
