@@ -1,6 +1,6 @@
 //! Huffman codes and the bits they are read from. Made for stepping over coefficients, several in one look-up.
 
-/// Bits looked at in one step: the tables of a picture's two AC codes take 16 KiB.
+/// Bits looked at in one step: the tables of a picture's two AC codes take 32 KiB.
 const PEEK: u32 = 12;
 /// Zero bytes behind the data, so that eight can always be read.
 pub(super) const PADDING: usize = 16;
@@ -29,6 +29,8 @@ const NONE: u16 = 0x7f << 8;
 type Symbol = u16;
 /// The run that a block's end mark stands for: more than there are coefficients.
 const TO_THE_END: usize = 127;
+/// Behind a block's end mark the next coefficient's place is this or more, which nothing else makes it.
+pub(super) const ENDED: usize = TO_THE_END + 1;
 
 impl Huffman {
     /// `counts`: 16 numbers of codes by length, then the symbols (T.81 B.2.4.2).
@@ -191,7 +193,8 @@ impl<'a> Bits<'a> {
                 }
             }
         }
-        (next == 64 || next > 128).then_some(())
+        const { assert!((END >> 8) as usize == ENDED) };
+        (next == 64 || next >= ENDED).then_some(())
     }
 
     /// Steps over one coefficient: at a block's end the next symbols seen may be the next block's.

@@ -3,7 +3,7 @@
 use std::f32::consts::PI;
 
 use super::header::Component;
-use super::huffman::Bits;
+use super::huffman::{Bits, ENDED};
 
 /// T.81 figure A.6: position in the scan → row × 8 + column.
 const ZIGZAG: [u8; 64] = [
@@ -19,7 +19,7 @@ pub(super) struct Plane {
     /// Pixels of a block, across and down.
     block: (usize, usize),
     /// Place in the scan → where it is kept in `coefficients`, or [`DROPPED`], and what it is multiplied by.
-    kept: [(usize, i32); 256],
+    kept: [(usize, i32); 2 * ENDED],
     /// The last place that is kept.
     last: usize,
     /// The block's corner of low frequencies, row by row; 0 between blocks, but for what was dropped.
@@ -40,7 +40,7 @@ impl Plane {
         let width = mcus.0 * component.sampling.0 * block.0;
         let height = mcus.1 * component.sampling.1 * block.1;
         // A block's end is where no coefficient is, and is dropped, too.
-        let mut kept = [(DROPPED, 0); 256];
+        let mut kept = [(DROPPED, 0); 2 * ENDED];
         let mut last = 0;
         for (place, (at, quantisation)) in ZIGZAG.iter().zip(component.quantisation).enumerate() {
             let (v, u) = (usize::from(at / 8), usize::from(at % 8));
@@ -70,11 +70,11 @@ impl Plane {
         let mut next = 1;
         while next <= self.last {
             let (value, run) = bits.coefficient(ac)?;
-            let (at, factor) = self.kept[(next + run) % 256];
+            let (at, factor) = self.kept[(next + run) % (2 * ENDED)];
             self.coefficients[at] = (value * factor) as f32;
             next += run + 1;
         }
-        if next < 128 {
+        if next < ENDED {
             bits.step_over(ac, next)?;
         }
         self.make_pixels(x, y);
