@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// Run this int8 kernel instead of the machine's best
     #[arg(long, value_name = "NAME", value_enum)]
     kernel: Option<KernelChoice>,
-    /// Threads of the image tower
+    /// Threads that share one picture's work
     #[arg(long, value_name = "N", default_value_t = 1)]
     threads: usize,
     /// Pictures in one pass of the image tower

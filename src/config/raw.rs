@@ -53,7 +53,7 @@ pub(super) struct RawVehicle {
 pub(super) struct RawVision {
     /// Folder of the model bundle.
     pub bundle: PathBuf,
-    /// Threads of the image tower.
+    /// Threads that share one frame's work.
     pub threads: usize,
     /// Largest encoded picture in bytes.
     pub max_bytes: u64,
