@@ -171,12 +171,12 @@ impl Packed {
         &self.rooms[panel * self.inner.groups + group]
     }
 
-    /// The bytes from one panel's first group on, to be fetched early: empty past the last panel.
-    pub fn upcoming(&self, panel: usize) -> &[i8] {
+    /// The bytes of as many as `count` panels, to be fetched early: empty past the last panel.
+    pub fn upcoming(&self, panel: usize, count: usize) -> &[i8] {
         let all = self.bytes.get();
         let panel_bytes = self.inner.groups * self.group_bytes;
         let from = (panel * panel_bytes).min(all.len());
-        &all[from..(from + panel_bytes).min(all.len())]
+        &all[from..(from + count * panel_bytes).min(all.len())]
     }
 
     /// Weight scales of some panels.

@@ -66,7 +66,7 @@ impl Case {
                 steps: inner.padded_run(layout) / layout.depth,
                 panel: packed.panel(panel, 0),
                 room: packed.room(panel, 0),
-                next: packed.upcoming(panel + 1),
+                next: packed.upcoming(panel + 1, 1),
                 width: padded,
             };
             (kernel.strip)(&strip, &mut acc[panel * layout.columns..]);
