@@ -66,11 +66,16 @@ fn one_bad_file_costs_the_others_nothing() {
     let good = picture(folder.path(), "good.png");
     let bad = folder.path().join("bad.jpg");
     std::fs::write(&bad, "not a picture").unwrap();
-    let output = run(&["classify", "--json", bad.to_str().unwrap(), "/nowhere.jpg", &good]);
+    let cut = folder.path().join("cut.jpg");
+    image::open(&good).unwrap().into_rgb8().save(&cut).unwrap();
+    let whole = std::fs::read(&cut).unwrap();
+    std::fs::write(&cut, &whole[..whole.len() - 20]).unwrap();
+    let output = run(&["classify", "--json", bad.to_str().unwrap(), "/nowhere.jpg", cut.to_str().unwrap(), &good]);
     assert!(!output.status.success());
     assert_eq!(stdout(&output).lines().count(), 1);
     let errors = stderr(&output);
     assert!(errors.contains("bad.jpg: not a JPEG, PNG or TIFF picture") && errors.contains("/nowhere.jpg"), "{errors}");
+    assert!(errors.contains("cut.jpg: JPEG picture is cut short"), "{errors}");
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub use tiles::{Area, Cut, Tiling};
 /// The image side of a bundle, ready for frames.
 pub struct Vision {
     limits: Limits,
+    threads: usize,
     preprocessor: Preprocessor,
     encoder: Encoder,
 }
@@ -116,7 +117,12 @@ impl Vision {
         if encoder.embed_dim() != bundle.manifest().model.embed_dim {
             return Err(VisionError::Width { found: encoder.embed_dim(), stated: bundle.manifest().model.embed_dim });
         }
-        Ok(Self { limits, preprocessor: Preprocessor::new(image.size, image.resize), encoder })
+        Ok(Self {
+            limits,
+            threads: options.threads,
+            preprocessor: Preprocessor::new(image.size, image.resize),
+            encoder,
+        })
     }
 
     /// Writes a bundle's weights beside its verified image tower, as this machine's kernel reads them; the file's path. From
@@ -169,7 +175,7 @@ impl Vision {
         let started = Instant::now();
         let size = self.preprocessor.size();
         let needed = |frame| Some(tiling.map_or(size, |tiling| tiling.least_side(frame, size)));
-        let decoded = pixels(picture, &self.limits, needed)?;
+        let decoded = pixels(picture, &self.limits, self.threads, needed)?;
         let decode = started.elapsed();
         let mut squares = self.preprocessor.square(&decoded)?.into_raw();
         let mut areas = vec![Area::centre(decoded.full)];

@@ -2,6 +2,7 @@
 
 mod raw;
 mod reduced;
+mod segments;
 mod tables;
 
 use std::borrow::Cow;
@@ -79,18 +80,19 @@ impl<'a> Decoded<'a> {
 }
 
 /// The pixels of a frame, whatever form it came in. `size` is told the upright picture's width and height and answers as for
-/// [`decode_for`].
+/// [`decode_for`]. As many as `threads` share the work, where the file allows it; the result is the same.
 ///
 /// # Errors
 /// As [`decode`], and [`DecodeError::RawSize`].
 pub fn pixels<'a>(
     picture: &'a Picture,
     limits: &Limits,
+    threads: usize,
     size: impl FnOnce((u32, u32)) -> Option<u32>,
 ) -> Result<Decoded<'a>, DecodeError> {
     match picture {
         Picture::Rgb(image) => Ok(Decoded::whole(Cow::Borrowed(image))),
-        Picture::Encoded(bytes) => decode_with(bytes, limits, size),
+        Picture::Encoded(bytes) => decode_with(bytes, limits, threads, size),
         Picture::Raw(video) => {
             let (width, height) = (video.format.width, video.format.height);
             if u64::from(width) * u64::from(height) > limits.pixels {
@@ -122,12 +124,13 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, DecodeError> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_for(bytes: &[u8], limits: &Limits, size: Option<u32>) -> Result<Decoded<'static>, DecodeError> {
-    decode_with(bytes, limits, |_| size)
+    decode_with(bytes, limits, 1, |_| size)
 }
 
 fn decode_with(
     bytes: &[u8],
     limits: &Limits,
+    threads: usize,
     size: impl FnOnce((u32, u32)) -> Option<u32>,
 ) -> Result<Decoded<'static>, DecodeError> {
     if bytes.len() as u64 > limits.bytes {
@@ -137,27 +140,38 @@ fn decode_with(
     if !matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::Tiff) {
         return Err(DecodeError::Format);
     }
-    let bytes = if format == ImageFormat::Jpeg { tables::complete(bytes) } else { Cow::Borrowed(bytes) };
-    let mut reader = ImageReader::with_format(Cursor::new(&*bytes), format);
-    let mut reader_limits = image::Limits::default();
-    reader_limits.max_alloc = Some(limits.memory);
-    reader.limits(reader_limits);
-    let mut decoder = reader.into_decoder()?;
+    let is_jpeg = format == ImageFormat::Jpeg;
+    let bytes = if is_jpeg { tables::complete(bytes) } else { Cow::Borrowed(bytes) };
+    // A JPEG's decoder copies all it is given.
+    let mut decoder = open(if is_jpeg { segments::head(&bytes) } else { &bytes }, format, limits)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > limits.pixels {
         return Err(DecodeError::TooManyPixels { width, height, limit: limits.pixels });
     }
     let orientation = decoder.orientation()?;
     let upright = if swaps(orientation) { (height, width) } else { (width, height) };
-    let reduced = match (size(upright), format) {
-        (Some(size), ImageFormat::Jpeg) => reduced::decode(&bytes, (width, height), size.saturating_mul(2)),
+    let reduced = match size(upright) {
+        Some(size) if is_jpeg => reduced::decode(&bytes, (width, height), size.saturating_mul(2), threads),
         _ => None,
     };
     let stored = match reduced {
         Some(reduced) => Decoded::reduced(reduced, (width, height)),
-        None => Decoded::whole(Cow::Owned(DynamicImage::from_decoder(decoder)?.into_rgb8())),
+        None if is_jpeg && !segments::has_end(&bytes) => return Err(DecodeError::CutShort),
+        None => {
+            let decoder = if is_jpeg { open(&bytes, format, limits)? } else { decoder };
+            Decoded::whole(Cow::Owned(DynamicImage::from_decoder(decoder)?.into_rgb8()))
+        }
     };
     Ok(stored.turned(orientation))
+}
+
+/// The full decoder, its header read.
+fn open<'a>(bytes: &'a [u8], format: ImageFormat, limits: &Limits) -> Result<impl ImageDecoder + 'a, ImageError> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut reader_limits = image::Limits::default();
+    reader_limits.max_alloc = Some(limits.memory);
+    reader.limits(reader_limits);
+    reader.into_decoder()
 }
 
 /// Whether a turn makes width of height.
@@ -204,6 +218,9 @@ pub enum DecodeError {
     /// Not a format we take.
     #[error("not a JPEG, PNG or TIFF picture; convert it to one")]
     Format,
+    /// A JPEG without its end.
+    #[error("JPEG picture is cut short: its end-of-image marker is missing; fetch it again or save it anew")]
+    CutShort,
     /// Broken inside, or beyond the memory limit.
     // Some decoders end their words with a line break.
     #[error(
@@ -222,7 +239,7 @@ impl DecodeError {
             Self::RawSize { .. } => "wrong_raw_size",
             Self::Format => "unknown_format",
             Self::Broken(ImageError::Limits(_)) => "over_memory_limit",
-            Self::Broken(_) => "broken_picture",
+            Self::CutShort | Self::Broken(_) => "broken_picture",
         }
     }
 }
@@ -350,6 +367,7 @@ mod tests {
             (b"GIF89a........", "unknown_format"),
             (b"hello world", "unknown_format"),
             (&jpeg[..60], "broken_picture"),
+            (&jpeg[..jpeg.len() - 2], "broken_picture"),
         ] {
             assert_eq!(decode(bytes, &Limits::default()).unwrap_err().cause(), cause);
         }

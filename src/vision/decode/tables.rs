@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::segments::has_tables;
+
 /// The JPEG with those tables, if it has none of its own before its first scan. What is no JPEG stays as it is.
 pub(super) fn complete(jpeg: &[u8]) -> Cow<'_, [u8]> {
     if has_tables(jpeg).unwrap_or(true) {
@@ -12,20 +14,6 @@ pub(super) fn complete(jpeg: &[u8]) -> Cow<'_, [u8]> {
     }
     let (start, rest) = jpeg.split_at(2);
     Cow::Owned([start, &TYPICAL, rest].concat())
-}
-
-/// Whether a DHT segment comes before the first scan; `None` if the segments cannot be followed to it.
-fn has_tables(jpeg: &[u8]) -> Option<bool> {
-    let mut rest = jpeg.strip_prefix(&[0xFF, 0xD8])?;
-    loop {
-        match rest {
-            [0xFF, 0xFF, ..] => rest = &rest[1..],
-            [0xFF, 0xC4, ..] => return Some(true),
-            [0xFF, 0xDA, ..] => return Some(false),
-            [0xFF, _, high, low, ..] => rest = rest.get(2 + usize::from(u16::from_be_bytes([*high, *low]))..)?,
-            _ => return None,
-        }
-    }
 }
 
 /// Four DHT segments.

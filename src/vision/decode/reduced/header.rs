@@ -1,8 +1,8 @@
 //! The markers before a JPEG's scan (ITU-T T.81 annex B), of the kinds that the reduced decoder takes.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
-use super::huffman::Huffman;
+use super::huffman::{Bits, Huffman};
 
 /// What stands before the scan.
 pub(super) struct Header<'a> {
@@ -12,7 +12,7 @@ pub(super) struct Header<'a> {
     /// Blocks of an MCU across and down.
     pub(super) mcu: (usize, usize),
     /// MCUs between restart markers; 0 without any.
-    pub(super) restart: usize,
+    restart: usize,
     /// The entropy-coded data and whatever follows it.
     pub(super) scan: &'a [u8],
 }
@@ -23,8 +23,18 @@ pub(super) struct Component {
     pub(super) sampling: (usize, usize),
     /// In the order of the scan.
     pub(super) quantisation: [u16; 64],
-    pub(super) dc: Rc<Huffman>,
-    pub(super) ac: Rc<Huffman>,
+    dc: Arc<Huffman>,
+    pub(super) ac: Arc<Huffman>,
+}
+
+impl Component {
+    /// Reads a block's DC level, which counts from the one `before` and becomes it.
+    #[inline(always)]
+    pub(super) fn level(&self, bits: &mut Bits, before: &mut i32) -> Option<()> {
+        let (difference, _) = bits.coefficient(&self.dc)?;
+        *before = before.wrapping_add(difference);
+        Some(())
+    }
 }
 
 /// What the start of the frame says.
@@ -36,6 +46,17 @@ struct Frame {
 }
 
 impl<'a> Header<'a> {
+    /// MCUs across and down.
+    pub(super) fn mcus(&self) -> (usize, usize) {
+        (self.width.div_ceil(8 * self.mcu.0), self.height.div_ceil(8 * self.mcu.1))
+    }
+
+    /// MCUs from one restart to the next: all of them where there is none.
+    pub(super) fn interval(&self) -> usize {
+        let (across, down) = self.mcus();
+        if self.restart == 0 { across * down } else { self.restart }
+    }
+
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let mut rest = bytes.strip_prefix(&[0xff, 0xd8])?;
         let mut quantisation = [None; 4];
@@ -122,7 +143,7 @@ fn start_of_scan<'a>(
     // T.81 A.2.2: a scan of one component is not interleaved, whatever its sampling.
     let alone = frame.components.len() == 1;
     // Both colours use one pair of tables.
-    let mut built: [Option<Rc<Huffman>>; 32] = Default::default();
+    let mut built: [Option<Arc<Huffman>>; 32] = Default::default();
     let component = |((id, sampling, table), [selected, tables]): (&(u8, _, u8), &[u8; 2])| {
         let mut code = |class: usize, which: u8| {
             let at = class * 16 + usize::from(which);
@@ -130,7 +151,7 @@ fn start_of_scan<'a>(
                 let table = codes[at]?;
                 // A DC level has a size and no run (T.81 F.1.2.1).
                 let is_of_class = class == 1 || table.iter().skip(16).all(|symbol| *symbol < 16);
-                built[at] = Some(Rc::new(is_of_class.then(|| Huffman::new(table))??));
+                built[at] = Some(Arc::new(is_of_class.then(|| Huffman::new(table))??));
             }
             built[at].clone()
         };

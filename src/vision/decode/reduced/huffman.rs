@@ -105,7 +105,9 @@ fn step(seen: &[u16; 1 << PEEK], peeked: usize) -> u16 {
     if bits == 0 { NONE } else { bits as u16 | (advance as u16) << 8 }
 }
 
-/// The bits of one restart interval, without stuffing, [`PADDING`] zeros behind them.
+/// The bits of one restart interval, without stuffing, [`PADDING`] zeros behind them. What is rarely called takes it by
+/// value: a reference would keep it out of registers.
+#[derive(Clone, Copy)]
 pub(super) struct Bits<'a> {
     data: &'a [u8],
     at: usize,
@@ -160,7 +162,7 @@ impl<'a> Bits<'a> {
     }
 
     #[cold]
-    fn long_symbol(&self, table: &Huffman) -> Option<Symbol> {
+    fn long_symbol(self, table: &Huffman) -> Option<Symbol> {
         let code = (self.buffer >> 48) as u32;
         let length = (PEEK as usize + 1..=16).find(|length| code < table.limits[*length])?;
         let place = (code >> (16 - length)) as i32 + table.offsets[length];
@@ -187,7 +189,7 @@ impl<'a> Bits<'a> {
                     let ended = step & END != 0 && before.2 + usize::from(step >> 8 & 0x7f) < 64;
                     if !ended && next > 64 {
                         (self.buffer, self.count, next) = before;
-                        next = self.one_step(ac, next)?;
+                        (*self, next) = self.one_step(ac, next)?;
                     }
                     break;
                 }
@@ -198,9 +200,9 @@ impl<'a> Bits<'a> {
     }
 
     /// Steps over one coefficient: at a block's end the next symbols seen may be the next block's.
-    #[inline(never)]
-    fn one_step(&mut self, ac: &Huffman, next: usize) -> Option<usize> {
+    #[cold]
+    fn one_step(mut self, ac: &Huffman, next: usize) -> Option<(Self, usize)> {
         let (_, run) = self.coefficient(ac)?;
-        Some(next + run + 1)
+        Some((self, next + run + 1))
     }
 }

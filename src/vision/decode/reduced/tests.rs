@@ -1,12 +1,12 @@
 //! Against the full decoder on pictures of every kind taken, and against damage of every kind.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
-
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder, ImageFormat, Rgb, RgbImage};
 use proptest::prelude::*;
 
+use super::band::bands;
 use super::decode;
+use super::header::Header;
 
 /// Waves and edges, of a shape that fills no block.
 fn picture(width: u32, height: u32) -> RgbImage {
@@ -44,7 +44,7 @@ fn an_eighth_is_the_mean_of_every_block_and_more_is_close_to_it() {
     let bytes = jpeg(&picture(403, 301), 95);
     let full = image::load_from_memory_with_format(&bytes, ImageFormat::Jpeg).unwrap().into_rgb8();
     for (least, divisor, bound) in [(18, 8, 1.0), (70, 4, 2.5), (150, 2, 2.5)] {
-        let reduced = decode(&bytes, (403, 301), least).unwrap();
+        let reduced = decode(&bytes, (403, 301), least, 1).unwrap();
         assert_eq!(reduced.divisor, divisor);
         let expected = means(&full, divisor);
         assert_eq!(reduced.image.dimensions(), expected.dimensions());
@@ -66,7 +66,7 @@ fn a_smooth_picture_stays_smooth() {
     let picture = RgbImage::from_fn(512, 384, |x, y| Rgb([(x / 2) as u8, (y / 2) as u8, ((x + y) / 4) as u8]));
     let bytes = jpeg(&picture, 90);
     for (least, divisor) in [(24, 8), (96, 4), (192, 2)] {
-        let reduced = decode(&bytes, (512, 384), least).unwrap();
+        let reduced = decode(&bytes, (512, 384), least, 1).unwrap();
         assert_eq!(reduced.divisor, divisor);
         for (ours, mean) in reduced.image.pixels().zip(means(&picture, divisor).pixels()) {
             let apart = (0..3).map(|channel| ours.0[channel].abs_diff(mean.0[channel])).max().unwrap();
@@ -79,9 +79,9 @@ fn a_smooth_picture_stays_smooth() {
 fn the_smallest_size_that_is_large_enough_is_taken() {
     let bytes = jpeg(&picture(403, 301), 80);
     for (least, divisor) in [(1, Some(8)), (18, Some(8)), (19, Some(4)), (75, Some(4)), (76, Some(2)), (150, Some(2))] {
-        assert_eq!(decode(&bytes, (403, 301), least).map(|reduced| reduced.divisor), divisor, "{least}");
+        assert_eq!(decode(&bytes, (403, 301), least, 1).map(|reduced| reduced.divisor), divisor, "{least}");
     }
-    assert!(decode(&bytes, (403, 301), 151).is_none());
+    assert!(decode(&bytes, (403, 301), 151, 1).is_none());
 }
 
 #[test]
@@ -89,22 +89,84 @@ fn grey_pictures_are_taken() {
     let grey = image::DynamicImage::ImageRgb8(picture(160, 96)).into_luma8();
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, 90).write_image(&grey, 160, 96, ExtendedColorType::L8).unwrap();
-    let reduced = decode(&bytes, (160, 96), 12).unwrap().image;
+    let reduced = decode(&bytes, (160, 96), 12, 1).unwrap().image;
     let mean = grey.pixels().map(|pixel| f64::from(pixel.0[0])).sum::<f64>() / f64::from(160 * 96);
     let ours = reduced.pixels().map(|pixel| f64::from(pixel.0[0])).sum::<f64>() / reduced.pixels().len() as f64;
     assert!((mean - ours).abs() < 1.0 && reduced.pixels().all(|Rgb([r, g, b])| r == g && g == b));
+}
+
+/// The picture as `columns` × `rows` restart intervals: their scans, each encoded by itself, one behind the other.
+fn with_restarts(image: &RgbImage, (columns, rows): (u32, u32), quality: u8) -> Vec<u8> {
+    let (width, height) = image.dimensions();
+    let (w, h) = (width / columns, height / rows);
+    assert_eq!((w % 8, h % 8, columns == 1 || h == 8), (0, 0, true), "an interval is a run of MCUs");
+    let mut bytes = Vec::new();
+    for at in 0..columns * rows {
+        let part = image::imageops::crop_imm(image, at % columns * w, at / columns * h, w, h).to_image();
+        let encoded = jpeg(&part, quality);
+        let find = |marker: u8| encoded.windows(2).position(|pair| pair == [0xff, marker]).unwrap();
+        let (frame, scan) = (find(0xc0), find(0xda));
+        if at == 0 {
+            bytes = encoded[..scan + 14].to_vec();
+            bytes[frame + 5..frame + 9]
+                .copy_from_slice(&[(height as u16).to_be_bytes(), (width as u16).to_be_bytes()].concat());
+            let mcus = (w / 8 * h / 8) as u16; // this encoder does not subsample
+            let interval = [&[0xff, 0xdd, 0, 4][..], &mcus.to_be_bytes()].concat();
+            bytes.splice(frame..frame, interval);
+        } else {
+            bytes.extend([0xff, 0xd0 + (at - 1) as u8 % 8]);
+        }
+        bytes.extend(&encoded[scan + 14..encoded.len() - 2]);
+    }
+    bytes.extend([0xff, 0xd9]);
+    bytes
+}
+
+#[test]
+fn threads_begin_where_intervals_do_and_change_nothing() {
+    let image = picture(512, 480);
+    let whole = decode(&jpeg(&image, 85), (512, 480), 60, 4).unwrap().image;
+    for parts in [(1, 1), (1, 2), (1, 3), (1, 5), (1, 15), (1, 60), (2, 60), (4, 60)] {
+        let bytes = with_restarts(&image, parts, 85);
+        for threads in [1, 2, 3, 4, 7, 40] {
+            let found = decode(&bytes, (512, 480), 60, threads).unwrap().image;
+            assert!(found == whole, "{parts:?} intervals, {threads} threads");
+        }
+        assert!(decode(&bytes[..bytes.len() - 40], (512, 480), 60, 4).is_none(), "{parts:?} intervals, the last cut");
+    }
+}
+
+#[test]
+fn bands_cover_all_rows_and_are_ready_together() {
+    let bytes = jpeg(&picture(512, 480), 85);
+    let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    for interval in [0, 1, 32, 64, 65, 96, 64 * 7, 64 * 30, 40_000] {
+        let restarts = [&[0xff, 0xdd, 0, 4][..], &u16::to_be_bytes(interval)].concat();
+        let bytes = [&bytes[..frame], &restarts, &bytes[frame..]].concat();
+        let header = Header::parse(&bytes).unwrap();
+        assert_eq!(header.mcus(), (64, 60));
+        for threads in 1..70 {
+            let bands = bands(&header, threads);
+            let covered: Vec<_> = bands.iter().cloned().flatten().collect();
+            assert_eq!(covered, (0..60).collect::<Vec<_>>(), "every {interval}, {threads} threads");
+            assert!((1..=threads).contains(&bands.len()), "every {interval}, {threads} threads");
+        }
+        let two = bands(&header, 2);
+        let second = if (1..=64 * 30).contains(&interval) { 28..=31 } else { 42..=44 };
+        assert!(two.len() == 2 && second.contains(&two[1].start), "{two:?}, every {interval}");
+    }
 }
 
 #[test]
 fn a_cut_scan_is_left_to_the_full_decoder() {
     let bytes = jpeg(&picture(400, 300), 80);
     for kept in [0, 2, 20, 300, bytes.len() / 2, bytes.len() - 40] {
-        assert!(decode(&bytes[..kept], (400, 300), 20).is_none(), "{kept}");
+        assert!(decode(&bytes[..kept], (400, 300), 20, 1).is_none(), "{kept}");
     }
 }
 
 proptest! {
-    /// No damage makes it panic, and what it gives has the shape it should have.
+    /// No damage makes it panic, and what it gives has the shape it should have, whoever shares the work.
     #[test]
     fn damage_never_panics(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)) {
         let mut bytes = jpeg(&picture(97, 65), 75);
@@ -112,9 +174,11 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = value;
         }
-        if let Some(reduced) = decode(&bytes, (97, 65), 4) {
-            prop_assert!(reduced.image.width() > 0 && reduced.image.height() > 0);
+        let found = decode(&bytes, (97, 65), 4, 1).map(|reduced| reduced.image);
+        if let Some(image) = &found {
+            prop_assert!(image.width() > 0 && image.height() > 0);
         }
+        prop_assert!(found == decode(&bytes, (97, 65), 4, 3).map(|reduced| reduced.image), "other with three threads");
     }
 
     #[test]
@@ -123,6 +187,6 @@ proptest! {
         let scan = bytes.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap() + 14;
         bytes.truncate(scan);
         bytes.extend(noise);
-        decode(&bytes, (33, 33), 4);
+        decode(&bytes, (33, 33), 4, 1);
     }
 }
