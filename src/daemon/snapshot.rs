@@ -13,7 +13,7 @@ const FORMS: [(u32, u8); 5] = [(320, 70), (320, 45), (240, 45), (160, 40), (96, 
 
 /// A JPEG of at most 9 KiB.
 pub(super) fn thumbnail(picture: &Picture, limits: &Limits) -> Result<Vec<u8>, DecodeError> {
-    let decoded = pixels(picture, limits, 1, |_| Some(FORMS[0].0))?;
+    let decoded = pixels(picture, limits, |_| Some(FORMS[0].0))?;
     let mut jpeg = Vec::new();
     for (side, quality) in FORMS {
         jpeg.clear();

@@ -180,6 +180,11 @@ impl Encoder {
         self.embed_dim
     }
 
+    /// Its threads, for what comes before the tower.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.runtime.pool
+    }
+
     /// Bytes that [`Encoder::encode`] takes.
     pub fn input_len(&self) -> usize {
         self.batch * self.input.size * self.input.size * 3

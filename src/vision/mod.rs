@@ -19,6 +19,7 @@ use image::RgbImage;
 use crate::bundle::{Bundle, BundleError, IMAGE_ONNX};
 use crate::camera::Picture;
 
+use decode::pixels_by;
 pub use decode::{DecodeError, Decoded, Limits, decode, decode_for, pixels};
 pub use encoder::{Encoder, EncoderError, EncoderOptions, InputSpec};
 pub use preprocess::{PreprocessError, Preprocessor};
@@ -28,7 +29,6 @@ pub use tiles::{Area, Cut, Tiling};
 /// The image side of a bundle, ready for frames.
 pub struct Vision {
     limits: Limits,
-    threads: usize,
     preprocessor: Preprocessor,
     encoder: Encoder,
 }
@@ -117,12 +117,7 @@ impl Vision {
         if encoder.embed_dim() != bundle.manifest().model.embed_dim {
             return Err(VisionError::Width { found: encoder.embed_dim(), stated: bundle.manifest().model.embed_dim });
         }
-        Ok(Self {
-            limits,
-            threads: options.threads,
-            preprocessor: Preprocessor::new(image.size, image.resize),
-            encoder,
-        })
+        Ok(Self { limits, preprocessor: Preprocessor::new(image.size, image.resize), encoder })
     }
 
     /// Writes a bundle's weights beside its verified image tower, as this machine's kernel reads them; the file's path. From
@@ -175,7 +170,7 @@ impl Vision {
         let started = Instant::now();
         let size = self.preprocessor.size();
         let needed = |frame| Some(tiling.map_or(size, |tiling| tiling.least_side(frame, size)));
-        let decoded = pixels(picture, &self.limits, self.threads, needed)?;
+        let decoded = pixels_by(self.encoder.pool(), picture, &self.limits, needed)?;
         let decode = started.elapsed();
         let mut squares = self.preprocessor.square(&decoded)?.into_raw();
         let mut areas = vec![Area::centre(decoded.full)];

@@ -49,7 +49,7 @@ fn write(Photograph { frame, view, limits, .. }: &Photograph, out: &Path) -> any
         }
         picture @ (Picture::Rgb(_) | Picture::Raw(_)) => {
             let path = out.join("frame.png");
-            let decoded = pixels(picture, limits, 1, |_| None)?;
+            let decoded = pixels(picture, limits, |_| None)?;
             decoded.image.save(&path).with_context(|| cannot(&path))?;
             path
         }

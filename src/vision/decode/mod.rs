@@ -11,6 +11,7 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 
+use super::int8::Pool;
 use crate::camera::Picture;
 
 /// What a picture may cost. Checked against its header, before its pixels are decoded.
@@ -80,19 +81,28 @@ impl<'a> Decoded<'a> {
 }
 
 /// The pixels of a frame, whatever form it came in. `size` is told the upright picture's width and height and answers as for
-/// [`decode_for`]. As many as `threads` share the work, where the file allows it; the result is the same.
+/// [`decode_for`].
 ///
 /// # Errors
 /// As [`decode`], and [`DecodeError::RawSize`].
 pub fn pixels<'a>(
     picture: &'a Picture,
     limits: &Limits,
-    threads: usize,
+    size: impl FnOnce((u32, u32)) -> Option<u32>,
+) -> Result<Decoded<'a>, DecodeError> {
+    pixels_by(&Pool::alone(), picture, limits, size)
+}
+
+/// [`pixels`] by all threads of a pool, where the file allows that.
+pub(super) fn pixels_by<'a>(
+    pool: &Pool,
+    picture: &'a Picture,
+    limits: &Limits,
     size: impl FnOnce((u32, u32)) -> Option<u32>,
 ) -> Result<Decoded<'a>, DecodeError> {
     match picture {
         Picture::Rgb(image) => Ok(Decoded::whole(Cow::Borrowed(image))),
-        Picture::Encoded(bytes) => decode_with(bytes, limits, threads, size),
+        Picture::Encoded(bytes) => decode_with(pool, bytes, limits, size),
         Picture::Raw(video) => {
             let (width, height) = (video.format.width, video.format.height);
             if u64::from(width) * u64::from(height) > limits.pixels {
@@ -124,13 +134,13 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, DecodeError> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_for(bytes: &[u8], limits: &Limits, size: Option<u32>) -> Result<Decoded<'static>, DecodeError> {
-    decode_with(bytes, limits, 1, |_| size)
+    decode_with(&Pool::alone(), bytes, limits, |_| size)
 }
 
 fn decode_with(
+    pool: &Pool,
     bytes: &[u8],
     limits: &Limits,
-    threads: usize,
     size: impl FnOnce((u32, u32)) -> Option<u32>,
 ) -> Result<Decoded<'static>, DecodeError> {
     if bytes.len() as u64 > limits.bytes {
@@ -151,7 +161,7 @@ fn decode_with(
     let orientation = decoder.orientation()?;
     let upright = if swaps(orientation) { (height, width) } else { (width, height) };
     let reduced = match size(upright) {
-        Some(size) if is_jpeg => reduced::decode(&bytes, (width, height), size.saturating_mul(2), threads),
+        Some(size) if is_jpeg => reduced::decode(&bytes, (width, height), size.saturating_mul(2), pool),
         _ => None,
     };
     let stored = match reduced {

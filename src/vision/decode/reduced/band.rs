@@ -13,7 +13,7 @@ const SKIM: f64 = 0.6;
 
 /// Rows of MCUs for each of at most `threads`: as many that all are ready at about the same time, though each but the first has
 /// to step over what stands before its rows in the restart interval that they begin in.
-pub(super) fn bands(header: &Header, threads: usize) -> Vec<Range<usize>> {
+pub(super) fn rows(header: &Header, threads: usize) -> Vec<Range<usize>> {
     let (across, down) = header.mcus();
     let cut = |each: usize| {
         let mut bands = Vec::new();

@@ -4,9 +4,13 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder, ImageFormat, Rgb, RgbImage};
 use proptest::prelude::*;
 
-use super::band::bands;
-use super::decode;
 use super::header::Header;
+use super::{Reduced, band};
+use crate::vision::int8::Pool;
+
+fn decode(bytes: &[u8], size: (u32, u32), least: u32, threads: usize) -> Option<Reduced> {
+    super::decode(bytes, size, least, &Pool::new(threads).unwrap())
+}
 
 /// Waves and edges, of a shape that fills no block.
 fn picture(width: u32, height: u32) -> RgbImage {
@@ -146,12 +150,12 @@ fn bands_cover_all_rows_and_are_ready_together() {
         let header = Header::parse(&bytes).unwrap();
         assert_eq!(header.mcus(), (64, 60));
         for threads in 1..70 {
-            let bands = bands(&header, threads);
+            let bands = band::rows(&header, threads);
             let covered: Vec<_> = bands.iter().cloned().flatten().collect();
             assert_eq!(covered, (0..60).collect::<Vec<_>>(), "every {interval}, {threads} threads");
             assert!((1..=threads).contains(&bands.len()), "every {interval}, {threads} threads");
         }
-        let two = bands(&header, 2);
+        let two = band::rows(&header, 2);
         let second = if (1..=64 * 30).contains(&interval) { 28..=31 } else { 42..=44 };
         assert!(two.len() == 2 && second.contains(&two[1].start), "{two:?}, every {interval}");
     }

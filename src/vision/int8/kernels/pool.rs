@@ -138,13 +138,18 @@ impl Pool {
     /// # Errors
     /// When the system refuses a thread.
     pub fn new(threads: usize) -> std::io::Result<Pool> {
-        let mut pool = Pool { shared: Arc::default(), helpers: vec![] };
+        let mut pool = Self::alone();
         for i in 1..threads {
             let shared = pool.shared.clone();
             let helper = std::thread::Builder::new().name(format!("encoder-{i}")).spawn(move || shared.help())?;
             pool.helpers.push(helper);
         }
         Ok(pool)
+    }
+
+    /// A pool in which the caller works alone.
+    pub fn alone() -> Pool {
+        Pool { shared: Arc::default(), helpers: vec![] }
     }
 
     /// Threads that share the work, the caller among them.
