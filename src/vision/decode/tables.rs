@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::segments::has_tables;
 
-/// The JPEG with those tables, if it has none of its own before its first scan. What is no JPEG stays as it is.
+/// The JPEG with those tables, if it has none of its own before its first scan. Without a scan it stays as it is.
 pub(super) fn complete(jpeg: &[u8]) -> Cow<'_, [u8]> {
     if has_tables(jpeg).unwrap_or(true) {
         return Cow::Borrowed(jpeg);

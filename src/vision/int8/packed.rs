@@ -171,7 +171,7 @@ impl Packed {
         &self.rooms[panel * self.inner.groups + group]
     }
 
-    /// The bytes of as many as `count` panels, to be fetched early: empty past the last panel.
+    /// The bytes of at most `count` panels from `panel` on, to be fetched early: empty past the last panel.
     pub fn upcoming(&self, panel: usize, count: usize) -> &[i8] {
         let all = self.bytes.get();
         let panel_bytes = self.inner.groups * self.group_bytes;

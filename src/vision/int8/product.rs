@@ -274,7 +274,7 @@ impl<'a> Upcoming<'a> {
     }
 }
 
-/// Rows of the next strip when `left` are left: strips are of like length and whole tiles.
+/// Rows of the next strip when `left` are left: whole tiles, of like length as far as they allow.
 fn strip(left: usize, tile: usize) -> usize {
     let most = STRIP_ROWS / tile * tile;
     left.div_ceil(left.div_ceil(most)).next_multiple_of(tile).min(left)

@@ -18,16 +18,16 @@ pub(super) fn rows(header: &Header, threads: usize) -> Vec<Range<usize>> {
     let cut = |each: usize| {
         let mut bands = Vec::new();
         let mut first = 0;
-        while first < down && bands.len() < threads.max(1) {
+        while first < down && bands.len() < threads {
             let skimmed = (first * across % header.interval()) as f64 / across as f64;
-            let rows = (each as f64 - skimmed * SKIM).max(0.0) as usize;
+            let rows = (each as f64 - skimmed * SKIM) as usize; // none below 0
             bands.push(first..(first + rows).min(down));
             first += rows;
         }
         (first >= down).then_some(bands)
     };
     // All rows are enough for one band.
-    (down.div_ceil(threads.max(1))..=down).find_map(cut).unwrap_or_default()
+    (down.div_ceil(threads)..=down).find_map(cut).unwrap_or_default()
 }
 
 /// Rows of MCUs on their way to pixels.
