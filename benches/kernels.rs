@@ -36,7 +36,7 @@ fn tile(bencher: Bencher, kernel: &Kernel, rows: usize, k: usize) {
     let (rows, run) = (rows.min(layout.rows), k.next_multiple_of(layout.depth));
     let a: Vec<u8> = (0..rows * run).map(|i| (i * 37 % 251) as u8).collect();
     let panel: Vec<i8> = (0..layout.columns * run).map(|i| (i * 91 % 255) as u8 as i8).collect();
-    let room = Room::of(&panel, layout.columns, 1, run / layout.depth);
+    let room = Room::of(layout, &panel, 1, run / layout.depth);
     let mut acc = vec![0i32; rows * layout.columns];
     bencher.counter(ItemsCount::new(rows * layout.columns * run)).bench_local(|| {
         let strip = Strip {

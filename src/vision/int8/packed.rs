@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::kernels::memory::Mapped;
-use super::kernels::room::{Fit, Room};
+use super::kernels::room::Room;
 use super::kernels::{Kernel, Layout};
 
 /// The largest `k` whose sums of products of bytes fit 32 bits: 255 · 128 · `MAX_K` < 2³¹.
@@ -84,10 +84,7 @@ impl Packed {
             let sums = &mut sums[group * padded..][columns.clone()];
             pack_segment(layout, matrix, places, columns, out, sums);
         }
-        let room = |panel| match layout.narrow {
-            false => Room::default(),
-            true => Room::of(panel, layout.columns, inner.segments, size.steps),
-        };
+        let room = |panel| Room::of(layout, panel, inner.segments, size.steps);
         let rooms = bytes.get().chunks_exact(size.group_bytes).map(room).collect();
         Ok(Self::of(name, layout, (inner, size), scale, Bytes::Own(bytes), sums, rooms))
     }
@@ -101,7 +98,7 @@ impl Packed {
         name: &str,
         inner: Inner,
         scale: &[f32],
-        (bytes, sums, fits): (Mapped, Vec<i32>, &[Fit]),
+        (bytes, sums, rooms): (Mapped, Vec<i32>, &[u8]),
     ) -> Result<Packed, String> {
         let layout = kernel.layout;
         let size = Size::of(layout, inner, scale.len())?;
@@ -109,15 +106,9 @@ impl Packed {
         if bytes.signed().len() != size.bytes(inner) || sums.len() != groups * layout.columns {
             return Err(format!("{name}: packed weights of another size"));
         }
-        let rooms: Option<Vec<Room>> = match layout.narrow {
-            false => Some(vec![Room::default(); groups]),
-            true if fits.len() % groups == 0 => {
-                let room = |fits: &[Fit]| Room::restored(fits.to_vec(), inner.segments, size.steps);
-                fits.chunks_exact((fits.len() / groups).max(1)).map(room).collect()
-            }
-            true => None,
-        };
-        let rooms = rooms.filter(|rooms| rooms.len() == groups);
+        let len = Room::len(layout, inner.segments, size.steps);
+        let room = |at: usize| Room::restored(layout, rooms.get(at * len..(at + 1) * len)?, inner.segments, size.steps);
+        let rooms = (0..groups).map(room).collect::<Option<Vec<Room>>>().filter(|_| rooms.len() == groups * len);
         let rooms = rooms.ok_or_else(|| format!("{name}: packed weights without what they need to fit 16 bits"))?;
         Ok(Self::of(name, layout, (inner, size), scale, Bytes::Mapped(bytes), sums, rooms))
     }
@@ -146,9 +137,9 @@ impl Packed {
         }
     }
 
-    /// What [`Packed::restored`] takes: the bytes, the sums, and the fits of all panels and groups.
-    pub fn parts(&self) -> (&[i8], &[i32], Vec<Fit>) {
-        (self.bytes.get(), &self.sums, self.rooms.iter().flat_map(Room::fits).copied().collect())
+    /// What [`Packed::restored`] takes: the bytes, the sums, and the rooms of all panels and groups.
+    pub fn parts(&self) -> (&[i8], &[i32], Vec<u8>) {
+        (self.bytes.get(), &self.sums, self.rooms.iter().flat_map(Room::bytes).copied().collect())
     }
 
     /// Columns, rounded up to whole panels.
@@ -166,7 +157,7 @@ impl Packed {
         &self.bytes.get()[(panel * self.inner.groups + group) * self.group_bytes..][..self.group_bytes]
     }
 
-    /// How many products fit 16 bits in one panel of one group.
+    /// What one panel of one group lets a kernel add in 16 bits.
     pub fn room(&self, panel: usize, group: usize) -> &Room {
         &self.rooms[panel * self.inner.groups + group]
     }
@@ -244,7 +235,6 @@ fn pack_segment(
         // Columns that lie side by side, as a transformer's do, are most of the bytes there are: loading is as fast as this.
         let values = matrix.values.get(columns.start..).filter(|_| matrix.stride == 1).unwrap_or_default();
         let done = match (layout.depth, layout.columns) {
-            (2, 16) => interleave::<2, 16>(values, places, out, sums),
             (4, 16) => interleave::<4, 16>(values, places, out, sums),
             (4, 32) => interleave::<4, 32>(values, places, out, sums),
             (8, 16) => interleave::<8, 16>(values, places, out, sums),

@@ -1,7 +1,7 @@
 //! Packed weights on disk: for a quicker start, and for memory that the system may take back.
 //!
 //! One file for one kernel, mapped into memory, which is where the kernel reads it. In order: [`MAGIC`]; pieces that begin on
-//! cache lines: for each weight its packed bytes, its columns' sums (`i32`) and its fits, and the model in ONNX, in which a
+//! cache lines: for each weight its packed bytes, its columns' sums (`i32`) and its rooms, and the model in ONNX, in which a
 //! node [`PACKED_WEIGHT`] with the scales alone stands for each of them; a [`Header`] in JSON that says where the pieces are;
 //! its length (`u64`); the SHA-256 of all before. Numbers are little-endian.
 //!
@@ -25,7 +25,7 @@ use super::kernels::memory::Mapped;
 use super::kernels::{Kernel, Layout};
 use super::packed::{Inner, Packed};
 
-const MAGIC: &[u8; 8] = b"RCLIPPK1";
+const MAGIC: &[u8; 8] = b"RCLIPPK2";
 const LINE: usize = 64;
 const SHA256: usize = 32;
 
@@ -70,7 +70,7 @@ struct Weight {
     inner: Inner,
     bytes: Span,
     sums: Span,
-    fits: Span,
+    rooms: Span,
 }
 
 /// An opened file.
@@ -119,10 +119,10 @@ impl Store {
     /// When the file holds none such, in words.
     pub fn packed(&self, kernel: &Kernel, name: &str, inner: Inner, scale: &[f32]) -> Result<Packed, String> {
         let weight = self.header.weights.get(name).filter(|weight| weight.inner == inner);
-        let Weight { bytes, sums, fits, .. } = weight.ok_or_else(|| format!("{name}: no such packed weight"))?;
+        let Weight { bytes, sums, rooms, .. } = weight.ok_or_else(|| format!("{name}: no such packed weight"))?;
         let sums = self.span(sums)?;
         let sums = sums.bytes().as_chunks().0.iter().map(|sum| i32::from_le_bytes(*sum)).collect();
-        Packed::restored(kernel, name, inner, scale, (self.span(bytes)?, sums, self.span(fits)?.bytes()))
+        Packed::restored(kernel, name, inner, scale, (self.span(bytes)?, sums, self.span(rooms)?.bytes()))
     }
 
     fn span(&self, span: &Span) -> Result<Mapped, String> {
@@ -228,14 +228,14 @@ impl Out {
     }
 
     fn weight(&mut self, weight: &Packed) -> io::Result<Weight> {
-        let (bytes, sums, fits) = weight.parts();
+        let (bytes, sums, rooms) = weight.parts();
         let bytes: Vec<u8> = bytes.iter().map(|byte| byte.cast_unsigned()).collect();
         let sums: Vec<u8> = sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
         Ok(Weight {
             inner: weight.inner,
             bytes: self.piece(&bytes)?,
             sums: self.piece(&sums)?,
-            fits: self.piece(&fits)?,
+            rooms: self.piece(&rooms)?,
         })
     }
 

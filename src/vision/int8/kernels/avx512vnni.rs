@@ -6,10 +6,11 @@
 
 use std::arch::x86_64::*;
 
+use super::room::Narrow;
 use super::vector::x86_vector;
 use super::{Kernel, Layout, Strip, Tile, by_rows, glue_for, unrolled};
 
-const LAYOUT: Layout = Layout { rows: 14, columns: 32, depth: 4, offset: 0, together: 1, narrow: false };
+const LAYOUT: Layout = Layout { rows: 14, columns: 32, depth: 4, offset: 0, together: 1, narrow: Narrow::No };
 
 /// The kernel, where the machine has its instructions.
 pub fn kernel() -> Option<Kernel> {

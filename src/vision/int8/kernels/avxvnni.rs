@@ -6,9 +6,10 @@
 
 use std::arch::x86_64::*;
 
+use super::room::Narrow;
 use super::{Kernel, Layout, Strip, Tile, avx2, by_rows, unrolled};
 
-const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 4, offset: 0, together: 1, narrow: false };
+const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 4, offset: 0, together: 1, narrow: Narrow::No };
 
 /// The kernel, where the machine has its instructions.
 pub fn kernel() -> Option<Kernel> {

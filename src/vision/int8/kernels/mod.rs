@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::glue::{Attend, Depthwise, Finish, Quantise, Scale};
 use pool::Block;
-use room::Room;
+use room::{Narrow, Room};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -54,7 +54,7 @@ pub struct Layout {
     /// Rows that cost no more than one of them, so that tiles are best made of whole groups of so many.
     pub together: usize,
     /// Whether products are added in 16 bits first, as far as [`Strip::room`] says that they fit.
-    pub narrow: bool,
+    pub narrow: Narrow,
 }
 
 impl Layout {
@@ -119,7 +119,7 @@ impl Strip<'_> {
             layout.columns <= self.width && self.rows * self.width <= acc.len() + self.width - layout.columns,
             "sums"
         );
-        assert!(!layout.narrow || self.room.is_of(self.segments, self.steps), "the room of another panel");
+        assert!(self.room.is_of(layout, self.segments, self.steps), "the room of another panel");
         let tiles = self.rows.div_ceil(layout.rows);
         let share = self.rows.div_ceil(tiles).next_multiple_of(layout.together).min(layout.rows);
         let (mut left, mut acc) = (self.rows, acc);
@@ -166,7 +166,7 @@ impl Kernel {
         let Layout { rows, columns, depth, .. } = self.layout;
         let run = STEPS * depth;
         let (a, panel) = (vec![1u8; rows * run], vec![1i8; columns * run]);
-        let room = if self.layout.narrow { Room::of(&panel, columns, 1, STEPS) } else { Room::default() };
+        let room = Room::of(self.layout, &panel, 1, STEPS);
         let strip = Strip {
             a: &a,
             rows,

@@ -1,7 +1,7 @@
 //! aarch64 without the dot product: Cortex-A53, A72.
 //!
 //! `smull` and `smlal` multiply eight pairs of bytes and add them up in 16 bits; `sadalp` adds those two by two into 32 bits. How
-//! many products fit 16 bits is a matter of the weights ([`Room`](super::room::Room)): four as a rule, which makes five
+//! many products fit 16 bits is a matter of the weights ([`fits`]): four as a rule, which makes five
 //! instructions for 32 multiply-adds, otherwise two (six) or one (eight). Sums run along `k` in four lanes and are added across
 //! at the end, which is why a panel keeps 16 consecutive `k` of a column together.
 //!
@@ -13,15 +13,16 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use super::room::{Narrow, fits};
 use super::vector::Vector;
-use super::{Kernel, Layout, Strip, Tile, by_rows, glue_for, room, unrolled};
+use super::{Kernel, Layout, Strip, Tile, by_rows, glue_for, unrolled};
 
-const LAYOUT: Layout = Layout { rows: 4, columns: 4, depth: 16, offset: 128, together: 1, narrow: true };
+const LAYOUT: Layout = Layout { rows: 4, columns: 4, depth: 16, offset: 128, together: 1, narrow: Narrow::Fits };
 
 // As wide as a register: of a byte the compiler would clear the rest at each turn.
-const FOUR: u32 = room::FOUR as u32;
-const TWO: u32 = room::TWO as u32;
-const ONE: u32 = room::ONE as u32;
+const FOUR: u32 = fits::FOUR as u32;
+const TWO: u32 = fits::TWO as u32;
+const ONE: u32 = fits::ONE as u32;
 
 /// The kernel; every aarch64 CPU has these instructions.
 pub const KERNEL: Kernel = Kernel { name: "neon", layout: LAYOUT, strip, glue: compiled::GLUE };
@@ -218,11 +219,11 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
     // SAFETY: NEON is part of aarch64, here and below.
     let mut sums = [[unsafe { vdupq_n_s32(0) }; 4]; R];
     let mut w = t.strip.panel.as_ptr();
-    let mut fits = t.strip.room.fits().as_ptr();
+    let mut fits = t.strip.room.bytes().as_ptr();
     for s in 0..segments {
         let mut at = t.row_starts::<R>(s, 0, 1);
         // SAFETY: the panel has segments · steps · 64 bytes and every row's run steps · 16 bytes inside
-        // `a`. `Room` promises a fit for every pair of steps of a segment, the end, and one for a step that is left. The
+        // `a`. [`fits`] promises a fit for every pair of steps of a segment, the end, and one for a step that is left. The
         // other instructions touch registers only.
         unsafe {
             let mut fit = next_fit!(fits);

@@ -13,9 +13,10 @@ use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
 use super::neon::{load_next, load_pair, load_pair_next};
+use super::room::Narrow;
 use super::{Kernel, Layout, Strip, Tile, neon, unrolled};
 
-const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 8, offset: 128, together: 2, narrow: false };
+const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 8, offset: 128, together: 2, narrow: Narrow::No };
 
 /// The kernel, where the machine has its instructions.
 pub fn kernel() -> Option<Kernel> {

@@ -1,9 +1,10 @@
 //! Plain Rust: the definition that every other kernel is tested against, and the fallback of unknown machines.
 #![allow(unsafe_code, reason = "only the shared macro's; nothing here is unsafe")]
 
+use super::room::Narrow;
 use super::{Kernel, Layout, Strip, Tile, glue_for};
 
-const LAYOUT: Layout = Layout { rows: 4, columns: 16, depth: 4, offset: 0, together: 1, narrow: false };
+const LAYOUT: Layout = Layout { rows: 4, columns: 16, depth: 4, offset: 0, together: 1, narrow: Narrow::No };
 
 glue_for!(f32);
 
