@@ -25,6 +25,7 @@ use super::kernels::memory::Mapped;
 use super::kernels::{Kernel, Layout};
 use super::packed::{Inner, Packed};
 
+/// The last digit is the form's: it changes with what this file or a panel says.
 const MAGIC: &[u8; 8] = b"RCLIPPK2";
 const LINE: usize = 64;
 const SHA256: usize = 32;
@@ -93,10 +94,14 @@ impl Store {
             Err(error) => return Err(read(error)),
         };
         let damaged = || StoreError::Damaged { path: path.to_owned() };
+        let other = || StoreError::Other { path: path.to_owned() };
+        if file.bytes().first_chunk() != Some(MAGIC) && file.bytes().starts_with(&MAGIC[..MAGIC.len() - 1]) {
+            return Err(other());
+        }
         let header: Header =
             header(file.bytes()).and_then(|json| serde_json::from_slice(json).ok()).ok_or_else(damaged)?;
         if header.key != *key {
-            return Err(StoreError::Other { path: path.to_owned() });
+            return Err(other());
         }
         let (body, sha256) = file.bytes().split_at(file.bytes().len() - SHA256);
         if Sha256::digest(body)[..] != *sha256 {

@@ -150,6 +150,10 @@ fn packed_weights_are_the_same_model_on_every_kernel() {
             let int8 = graph.initializer.iter().filter(|tensor| tensor.data_type == DataType::Int8 as i32);
             assert_eq!(int8.count(), left, "weights that are held twice");
             assert!(matches!(Store::open(&path, &key("b")), Err(StoreError::Other { .. })));
+            let mut earlier = std::fs::read(&path).unwrap();
+            earlier[..8].copy_from_slice(b"RCLIPPK1");
+            std::fs::write(&path, earlier).unwrap();
+            assert!(matches!(Store::open(&path, &key("a")), Err(StoreError::Other { .. })), "of an earlier form");
         }
     }
 }
