@@ -1,4 +1,4 @@
-/* Preloaded, refuses AMX to whoever asks the system for it by syscall(2), as onnxruntime and OpenVINO do: the peers then run as
+/* Preloaded, refuses AMX to whoever asks the system for it by syscall(2), as onnxruntime, OpenVINO and remoteclipd do: they then run as
  * on a processor without, which is what flies. */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -158,7 +158,13 @@ impl Encoder {
         batch: usize,
         runtime: Arc<Runtime>,
     ) -> TractResult<Self> {
-        let context = int8::rewrite::Context { runtime: runtime.clone(), mean: input.mean, std: input.std, store };
+        let context = int8::rewrite::Context {
+            runtime: runtime.clone(),
+            mean: input.mean,
+            std: input.std,
+            store,
+            arena: Arc::default(),
+        };
         let model = int8::rewrite::rewrite(context, Self::typed(model, input, batch)?)?;
         int8::kernels::memory::trim();
         Self::of(model, input, batch, runtime)

@@ -5,6 +5,7 @@
 //! [`kernels`] of this machine. Activations are quantised when they are known, weights once, when the model was made; as a
 //! kernel reads them, [`store`] keeps them for the next start.
 
+mod aligned;
 mod glue;
 pub mod import;
 pub mod kernels;

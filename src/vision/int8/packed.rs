@@ -1,15 +1,20 @@
 //! Weights in the one form they are held in: bytes in the order a kernel reads them, beside their scales and sums.
 
+use std::io;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::kernels::memory::Mapped;
+use super::aligned::Aligned;
+use super::kernels::memory::{Arena, Mapped, Piece};
 use super::kernels::room::Room;
 use super::kernels::{Kernel, Layout};
 
 /// The largest `k` whose sums of products of bytes fit 32 bits: 255 · 128 · `MAX_K` < 2³¹.
 const MAX_K: usize = 65_000;
+
+/// From how many bytes on a matrix lies on large pages: a quarter of one.
+const LARGE: usize = 512 << 10;
 
 /// How the inner dimension of a product is cut.
 ///
@@ -63,19 +68,25 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Packs a matrix with one scale a column, `k` counting `[group][segment][run]`.
+    /// Packs a matrix with one scale a column, `k` counting `[group][segment][run]`; large ones into `arena`.
     ///
     /// # Errors
-    /// When the inner dimension is so long that 32-bit sums could overflow, in words.
-    pub fn new(kernel: &Kernel, name: &str, inner: Inner, scale: &[f32], matrix: &Matrix) -> Result<Packed, String> {
+    /// When the inner dimension is so long that 32-bit sums could overflow, or memory is short, in words.
+    pub fn new(
+        (kernel, arena): (&Kernel, &mut Arena),
+        name: &str,
+        inner: Inner,
+        scale: &[f32],
+        matrix: &Matrix,
+    ) -> Result<Packed, String> {
         let layout = kernel.layout;
         let columns = scale.len();
         let size = Size::of(layout, inner, columns)?;
         let padded = size.panels * layout.columns;
-        let mut bytes = Aligned::zeroed(size.bytes(inner));
+        let mut bytes = Bytes::zeroed(size.bytes(inner), arena).map_err(|error| format!("{name}: {error}"))?;
         let mut sums = vec![0i32; inner.groups * padded];
         // The segments follow one another through all panels, as the bytes do.
-        for (at, out) in bytes.get_mut().chunks_exact_mut(size.segment_bytes).enumerate() {
+        for (at, out) in bytes.packing().chunks_exact_mut(size.segment_bytes).enumerate() {
             let (panel, group, segment) =
                 (at / inner.segments / inner.groups, at / inner.segments % inner.groups, at % inner.segments);
             let first = panel * layout.columns;
@@ -86,7 +97,7 @@ impl Packed {
         }
         let room = |panel| Room::of(layout, panel, inner.segments, size.steps);
         let rooms = bytes.get().chunks_exact(size.group_bytes).map(room).collect();
-        Ok(Self::of(name, layout, (inner, size), scale, Bytes::Own(bytes), sums, rooms))
+        Ok(Self::of(name, layout, (inner, size), scale, bytes, sums, rooms))
     }
 
     /// The same from what [`Packed::parts`] gave for this kernel.
@@ -283,41 +294,30 @@ fn interleave<const D: usize, const C: usize>(
 /// Packed bytes, in this process's memory or in a file's.
 #[derive(Debug)]
 enum Bytes {
-    Own(Aligned),
+    Small(Aligned<i8>),
+    Large(Piece),
     Mapped(Mapped),
 }
 
 impl Bytes {
-    fn get(&self) -> &[i8] {
+    fn zeroed(len: usize, arena: &mut Arena) -> io::Result<Bytes> {
+        if len < LARGE { Ok(Bytes::Small(Aligned::zeroed(len))) } else { arena.take(len).map(Bytes::Large) }
+    }
+
+    /// The bytes to be written, which those of a file are not.
+    fn packing(&mut self) -> &mut [i8] {
         match self {
-            Bytes::Own(bytes) => bytes.get(),
-            Bytes::Mapped(bytes) => bytes.signed(),
+            Bytes::Small(bytes) => bytes.get_mut(),
+            Bytes::Large(bytes) => bytes.get_mut(),
+            Bytes::Mapped(_) => &mut [],
         }
     }
-}
-
-/// Bytes that start on a cache line, so that no vector load crosses one.
-#[derive(Debug)]
-struct Aligned {
-    store: Vec<i8>,
-    from: usize,
-    len: usize,
-}
-
-impl Aligned {
-    const LINE: usize = 64;
-
-    fn zeroed(len: usize) -> Aligned {
-        let store = vec![0i8; len + Self::LINE];
-        let from = store.as_ptr().align_offset(Self::LINE).min(Self::LINE);
-        Aligned { store, from, len }
-    }
 
     fn get(&self) -> &[i8] {
-        &self.store[self.from..][..self.len]
-    }
-
-    fn get_mut(&mut self) -> &mut [i8] {
-        &mut self.store[self.from..][..self.len]
+        match self {
+            Bytes::Small(bytes) => bytes.get(),
+            Bytes::Large(bytes) => bytes.get(),
+            Bytes::Mapped(bytes) => bytes.signed(),
+        }
     }
 }

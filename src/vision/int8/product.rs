@@ -4,19 +4,16 @@ use std::ops::Range;
 
 use super::glue::{Activation, Finish, Scale};
 use super::kernels::pool::Block;
-use super::kernels::{Kernel, Strip};
+use super::kernels::{Kernel, Layout, Strip};
 use super::packed::Packed;
 use super::runtime::Runtime;
-
-/// Activation bytes that one block of rows may take, so that they stay in a second-level cache beside a panel.
-const ROW_BLOCK_BYTES: usize = 256 << 10;
 
 /// Weights beyond this size do not stay in a second-level cache from one frame to the next and are fetched early.
 const STREAMED_BYTES: usize = 512 << 10;
 
 /// Most rows of sums that are finished at a time: few, for where a matrix is 1024 columns wide or a multiple of that, its rows
 /// fall on each other's places in a first-level cache.
-const STRIP_ROWS: usize = 28;
+const STRIP_ROWS: usize = 32;
 
 /// Columns of sums that are finished at a time, whole panels: four lines of a cache in each row.
 const STRIP_COLUMNS: usize = 64;
@@ -74,6 +71,33 @@ impl Walk {
             Walk::Rows { group_stride, .. } => group_stride,
             Walk::Windows { .. } => 0,
         }
+    }
+
+    /// Rows from one line of windows to the next in memory, where kernels are to compute the few between two lines too, for nothing:
+    /// that costs less than beginning anew with each line.
+    fn pitch(&self, layout: Layout) -> Option<usize> {
+        match *self {
+            Walk::Windows { output: (_, width), step, .. } if step.0.is_multiple_of(step.1) => {
+                Some(step.0 / step.1).filter(|pitch| pitch - width < layout.together)
+            }
+            _ => None,
+        }
+    }
+
+    /// Where `row` stands among rows of which a line has `pitch`.
+    fn position(&self, row: usize, pitch: Option<usize>) -> usize {
+        match (*self, pitch) {
+            (Walk::Windows { output: (_, width), .. }, Some(pitch)) => row / width * pitch + row % width,
+            _ => row,
+        }
+    }
+
+    /// Rows from `row` on, of the same image, that stand within `most` of those.
+    fn within(&self, row: usize, pitch: usize, most: usize) -> usize {
+        let Walk::Windows { output: (height, width), .. } = *self else { return most };
+        let (y, x) = (row / width % height, row % width);
+        let end = x + most;
+        (end / pitch * width + (end % pitch).min(width)).min((height - y) * width) - x
     }
 
     /// Rows from `row` up to `end` that are a single stride apart.
@@ -140,8 +164,9 @@ impl Product<'_> {
     /// Block size: rows that fit the cache; then enough pieces for the threads, cut along the longer side, so that
     /// threads share out whichever operand is larger instead of each reading all of it.
     fn block(&self, runtime: &Runtime, rows: usize) -> (usize, usize) {
-        let layout = runtime.kernel.layout;
-        let cached = (ROW_BLOCK_BYTES / self.weights.inner.len().max(1)).next_multiple_of(layout.rows);
+        let Kernel { layout, block_bytes, .. } = runtime.kernel;
+        let cached = (block_bytes / self.weights.inner.len().max(1) + 1).next_multiple_of(layout.rows);
+        let cached = rows.div_ceil(rows.div_ceil(cached)).next_multiple_of(layout.rows);
         let pieces = match runtime.pool.threads() {
             1 => 1,
             threads => threads * 2,
@@ -169,19 +194,19 @@ impl Product<'_> {
             let mut upcoming = Upcoming { bytes, share: bytes.len().div_ceil(strips).next_multiple_of(64) };
             let mut row = rows.start;
             while row < rows.end {
-                let count = strip(rows.end - row, layout.rows);
-                self.strip(runtime, panels.clone(), (row, count), &mut upcoming, &mut sums, out);
-                row += count;
+                let strip = Rows::next(&self.walk, layout, row..rows.end);
+                self.strip(runtime, panels.clone(), strip, &mut upcoming, &mut sums, out);
+                row += strip.count;
             }
         }
     }
 
-    /// Computes and finishes `count` rows of a few panels.
+    /// Computes and finishes a few panels of some rows.
     fn strip(
         &self,
         runtime: &Runtime,
         panels: Range<usize>,
-        (row, count): (usize, usize),
+        rows: Rows,
         upcoming: &mut Upcoming,
         sums: &mut Sums,
         out: &mut Block<f32>,
@@ -191,31 +216,33 @@ impl Product<'_> {
         let columns = panels.len() * kernel.layout.columns;
         let groups = self.weights.inner.groups;
         let mut shared = [Scale::default(); STRIP_ROWS];
-        let scaled = &mut sums.scaled[..count * columns];
+        let scaled = &mut sums.scaled[..rows.count * columns];
         if groups > 1 {
             scaled.fill(0.0);
         }
         for group in 0..groups - 1 {
-            self.exact(kernel, (panels.clone(), group), (row, count), upcoming, &mut sums.exact);
-            let scales = self.scales.of((row, count), group, &mut shared);
+            self.exact(kernel, (panels.clone(), group), rows, upcoming, &mut sums.exact);
+            let scales = self.scales.of((rows.first, rows.count), group, &mut shared);
             (kernel.glue.accumulate)(scales, self.weights.sums(panels.clone(), group), &sums.exact, scaled);
         }
         let group = groups - 1;
-        self.exact(kernel, (panels.clone(), group), (row, count), upcoming, &mut sums.exact);
-        let finish = Finish {
-            columns,
-            row,
-            column,
-            rows: self.scales.of((row, count), group, &mut shared),
-            sums: self.weights.sums(panels.clone(), group),
-            scale: self.weights.scale(panels),
-            bias: &self.bias[column..][..columns],
-            partial: (groups > 1).then_some(&*scaled),
-            activation: self.activation,
-            residual: self.residual,
-            width: self.weights.columns,
-        };
-        (kernel.glue.finish)(&finish, &sums.exact[..count * columns], out);
+        self.exact(kernel, (panels.clone(), group), rows, upcoming, &mut sums.exact);
+        for (row, count, at) in rows.pieces(&self.walk, rows.pitch.is_some()) {
+            let finish = Finish {
+                columns,
+                row,
+                column,
+                rows: self.scales.of((row, count), group, &mut shared),
+                sums: self.weights.sums(panels.clone(), group),
+                scale: self.weights.scale(panels.clone()),
+                bias: &self.bias[column..][..columns],
+                partial: (groups > 1).then_some(&*scaled),
+                activation: self.activation,
+                residual: self.residual,
+                width: self.weights.columns,
+            };
+            (kernel.glue.finish)(&finish, &sums.exact[at * columns..][..count * columns], out);
+        }
     }
 
     /// The exact sums of one group.
@@ -223,7 +250,7 @@ impl Product<'_> {
         &self,
         kernel: &Kernel,
         (panels, group): (Range<usize>, usize),
-        (row, count): (usize, usize),
+        rows: Rows,
         upcoming: &mut Upcoming,
         sums: &mut [i32],
     ) {
@@ -242,14 +269,44 @@ impl Product<'_> {
                 next: if group == 0 { upcoming.take() } else { &[] },
                 width,
             };
-            let mut from = row;
-            while from < row + count {
-                strip.rows = self.walk.together(from, row + count);
-                strip.a = &self.bytes[self.walk.start(from) + group * self.walk.group_stride()..];
-                (kernel.strip)(&strip, &mut sums[(from - row) * width + at * kernel.layout.columns..]);
-                from += strip.rows;
+            for (row, count, place) in rows.pieces(&self.walk, rows.pitch.is_none()) {
+                strip.rows = count;
+                strip.a = &self.bytes[self.walk.start(row) + group * self.walk.group_stride()..];
+                (kernel.strip)(&strip, &mut sums[place * width + at * kernel.layout.columns..]);
             }
         }
+    }
+}
+
+/// The rows of a strip, which are finished while their sums are in a first-level cache.
+#[derive(Debug, Clone, Copy)]
+struct Rows {
+    first: usize,
+    count: usize,
+    /// See [`Walk::pitch`].
+    pitch: Option<usize>,
+}
+
+impl Rows {
+    /// The next strip of those that are left.
+    fn next(walk: &Walk, layout: Layout, left: Range<usize>) -> Rows {
+        let pitch = walk.pitch(layout);
+        let count = match pitch {
+            None => strip(left.len(), layout),
+            Some(pitch) => walk.within(left.start, pitch, STRIP_ROWS).min(left.len()),
+        };
+        Rows { first: left.start, count, pitch }
+    }
+
+    /// The strip line by line or as one: the first row of each piece, how many sums it has, and the number of the first of them.
+    fn pieces(self, walk: &Walk, by_line: bool) -> impl Iterator<Item = (usize, usize, usize)> {
+        let (mut row, end) = (self.first, self.first + self.count);
+        std::iter::from_fn(move || {
+            let first = (row < end).then_some(row)?;
+            row += if by_line { walk.together(row, end) } else { end - row };
+            let [strip, from, last] = [self.first, first, row - 1].map(|row| walk.position(row, self.pitch));
+            Some((first, last + 1 - from, from - strip))
+        })
     }
 }
 
@@ -274,23 +331,70 @@ impl<'a> Upcoming<'a> {
     }
 }
 
-/// Rows of the next strip when `left` are left: whole tiles, of like length as far as they allow.
-fn strip(left: usize, tile: usize) -> usize {
+/// Rows of the next strip when `left` are left: whole tiles, of like length as far as they allow, and never so few for the last that
+/// they would cost as much as more do.
+fn strip(left: usize, Layout { rows: tile, together, .. }: Layout) -> usize {
     let most = STRIP_ROWS / tile * tile;
+    if left > most && left - most < together {
+        return left - together;
+    }
     left.div_ceil(left.div_ceil(most)).next_multiple_of(tile).min(left)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vision::int8::kernels::room::Narrow;
+
+    /// Of a kernel to which up to 16 rows cost the same.
+    const TALL: Layout = Layout { rows: 32, columns: 32, depth: 4, offset: 0, together: 16, narrow: Narrow::No };
+
+    #[test]
+    fn where_few_rows_cost_as_much_as_more_no_strip_has_few() {
+        for rows in 16..400 {
+            let mut left = rows;
+            while left > 0 {
+                let now = strip(left, TALL);
+                assert!((16..=STRIP_ROWS).contains(&now) || now == left && left + STRIP_ROWS > rows, "{now} of {left}");
+                left -= now;
+            }
+        }
+        assert_eq!([257, 33, 32, 5].map(|left| strip(left, TALL)), [32, 17, 32, 5]);
+    }
+
+    #[test]
+    fn lines_that_are_computed_through_give_each_row_its_own_sums() {
+        for (height, width, between) in [(7, 7, 2), (14, 14, 2), (3, 56, 2), (5, 1, 2), (2, 40, 15), (1, 9, 0)] {
+            let (bytes, pitch) = (4, width + between);
+            let step = (pitch * bytes, bytes);
+            let walk = Walk::Windows { output: (height, width), image: 5000, line: pitch * bytes, step };
+            let (mut row, end) = (0, 2 * height * width);
+            while row < end {
+                let strip = Rows::next(&walk, TALL, row..end);
+                assert!(strip.count > 0 && row / (height * width) == (row + strip.count - 1) / (height * width));
+                let [(first, computed, 0)] = strip.pieces(&walk, false).collect::<Vec<_>>()[..] else { panic!("one") };
+                assert!(first == row && (1..=STRIP_ROWS).contains(&computed), "{computed} rows");
+                for (first, count, at) in strip.pieces(&walk, true) {
+                    assert_eq!(first, row);
+                    for i in 0..count {
+                        assert_eq!(walk.start(strip.first) + (at + i) * bytes, walk.start(row + i));
+                    }
+                    assert!(at + count <= computed);
+                    row += count;
+                }
+            }
+            assert_eq!(row, end);
+        }
+    }
 
     #[test]
     fn strips_are_whole_tiles_and_need_no_more_of_them() {
         for tile in 1..=16 {
             for rows in 1..400 {
+                let layout = Layout { rows: tile, together: 1, ..TALL };
                 let (mut left, mut tiles) = (rows, 0);
                 while left > 0 {
-                    let now = strip(left, tile);
+                    let now = strip(left, layout);
                     assert!(
                         (1..=STRIP_ROWS).contains(&now) && (now.is_multiple_of(tile) || now == left),
                         "{now} of {left}"

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tract_onnx::tract_hir::internal::*;
 
+use super::aligned::Aligned;
 use super::glue::Scale;
 use super::kernels::Kernel;
 use super::kernels::pool::Pool;
@@ -14,7 +15,7 @@ const KEPT_ALIKE: usize = 2;
 
 thread_local! {
     /// Kept from task to task, so that tasks do not allocate.
-    static THREAD_VALUES: RefCell<Vec<f32>> = const { RefCell::new(vec![]) };
+    static THREAD_VALUES: RefCell<Aligned<f32>> = RefCell::default();
 }
 
 /// Shared by the ops of one plan, which runs one op at a time.
@@ -33,7 +34,7 @@ pub struct Runtime {
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// Quantised activations.
-    pub bytes: Vec<u8>,
+    pub bytes: Aligned<u8>,
     /// Their scales.
     pub scales: Vec<Scale>,
 }
@@ -41,13 +42,10 @@ pub struct Scratch {
 impl Scratch {
     /// The buffers, each at least as long as asked for and cut to it.
     pub fn take(&mut self, bytes: usize, scales: usize) -> (&mut [u8], &mut [Scale]) {
-        fn grown<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
-            if buffer.len() < len {
-                buffer.resize(len, T::default());
-            }
-            &mut buffer[..len]
+        if self.scales.len() < scales {
+            self.scales.resize(scales, Scale::default());
         }
-        (grown(&mut self.bytes, bytes), grown(&mut self.scales, scales))
+        (self.bytes.grown(bytes), &mut self.scales[..scales])
     }
 }
 
@@ -90,12 +88,7 @@ impl Runtime {
 
     /// A buffer of `len` values for the present task, for as long as `f` runs.
     pub fn with_thread_values<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-        THREAD_VALUES.with_borrow_mut(|values| {
-            if values.len() < len {
-                values.resize(len, 0.0);
-            }
-            f(&mut values[..len])
-        })
+        THREAD_VALUES.with_borrow_mut(|values| f(values.grown(len)))
     }
 
     /// The buffers; what an op that panicked left in them is overwritten by the next.

@@ -19,7 +19,7 @@ pub struct Attend<'a> {
     pub tokens: (usize, usize),
     /// Values a token has for this head: of queries and keys, and of values.
     pub depth: (usize, usize),
-    /// Multiplied onto the products of queries and keys.
+    /// Multiplied onto the products of queries and keys; above 0.
     pub scale: f32,
 }
 
@@ -96,23 +96,22 @@ fn widen<'a>(from: Strided, (rows, columns): (usize, usize), to: &'a mut [f32], 
     Strided { values: to, stride: width }
 }
 
-/// `x = e^(scale · x - highest)` over the first `count` values of a row of whole registers. Returns one by their sum.
+/// `x = e^(scale · x - highest)` over the first `count` values of a row of whole registers, for a scale above 0. Returns one by their
+/// sum.
 #[inline(always)]
 fn softmax<V: Vector>(x: &mut [f32], count: usize, scale: f32) -> f32 {
     // What is behind them must not count; e^x of it is as good as 0.
     x[count..].fill(f32::NEG_INFINITY);
     // In powers of 2.
-    let scale = V::splat(scale * std::f32::consts::LOG2_E);
+    let scale = scale * std::f32::consts::LOG2_E;
     let mut highest = V::splat(f32::NEG_INFINITY);
-    for x in x.chunks_exact_mut(V::LANES) {
-        let v = V::load(x).mul(scale);
-        v.store(x);
-        highest = highest.max(v);
+    for x in x.chunks_exact(V::LANES) {
+        highest = highest.max(V::load(x));
     }
-    let highest = V::splat(highest.highest());
+    let (scale, lowered) = (V::splat(scale), V::splat(-scale * highest.highest()));
     let mut sum = V::splat(0.0);
     for x in x.chunks_exact_mut(V::LANES) {
-        let v = exp2(V::load(x).sub(highest));
+        let v = exp2(V::load(x).fma(scale, lowered));
         v.store(x);
         sum = sum.add(v);
     }

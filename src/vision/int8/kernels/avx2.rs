@@ -13,7 +13,7 @@ use std::arch::x86_64::*;
 
 use super::room::{Narrow, limits};
 use super::vector::x86_vector;
-use super::{Kernel, Layout, Strip, Tile, by_rows, glue_for, unrolled};
+use super::{Kernel, Layout, SMALL_BLOCK, Strip, Tile, by_rows, glue_for, unrolled};
 
 const LAYOUT: Layout = Layout { rows: 5, columns: 16, depth: 4, offset: 0, together: 1, narrow: Narrow::Limits };
 
@@ -23,7 +23,7 @@ const CHUNK: usize = 64;
 /// The kernel, where the machine has its instructions.
 pub fn kernel() -> Option<Kernel> {
     let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    found.then_some(Kernel { name: "avx2", layout: LAYOUT, strip, glue: compiled::GLUE })
+    found.then_some(Kernel { name: "avx2", layout: LAYOUT, block_bytes: SMALL_BLOCK, strip, glue: compiled::GLUE })
 }
 
 glue_for!(

@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use super::room::Narrow;
 use super::vector::x86_vector;
-use super::{Kernel, Layout, Strip, Tile, by_rows, glue_for, unrolled};
+use super::{Kernel, Layout, SMALL_BLOCK, Strip, Tile, by_rows, glue_for, unrolled};
 
 const LAYOUT: Layout = Layout { rows: 14, columns: 32, depth: 4, offset: 0, together: 1, narrow: Narrow::No };
 
@@ -21,7 +21,13 @@ pub fn kernel() -> Option<Kernel> {
         && is_x86_feature_detected!("avx512vnni")
         && is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma");
-    found.then_some(Kernel { name: "avx512-vnni", layout: LAYOUT, strip, glue: compiled::GLUE })
+    found.then_some(Kernel {
+        name: "avx512-vnni",
+        layout: LAYOUT,
+        block_bytes: SMALL_BLOCK,
+        strip,
+        glue: compiled::GLUE,
+    })
 }
 
 glue_for!(
@@ -111,7 +117,8 @@ unsafe fn levels(v: __m512, offset: i32, out: *mut u8) {
     unsafe { _mm_storeu_si128(out.cast(), bytes) };
 }
 
-fn strip(strip: &Strip, acc: &mut [i32]) {
+/// The kernel's; [`super::amx`] gives some strips to it.
+pub fn strip(strip: &Strip, acc: &mut [i32]) {
     // SAFETY: `kernel` is the only way here and has detected the features; a tile stays inside its strip.
     strip.tiles(LAYOUT, acc, |t, acc| unsafe { by_rows!(rows, t, acc; 1 2 3 4 5 6 7 8 9 10 11 12 13; 14) });
 }

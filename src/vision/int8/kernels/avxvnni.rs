@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::room::Narrow;
-use super::{Kernel, Layout, Strip, Tile, avx2, by_rows, unrolled};
+use super::{Kernel, Layout, SMALL_BLOCK, Strip, Tile, avx2, by_rows, unrolled};
 
 const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 4, offset: 0, together: 1, narrow: Narrow::No };
 
@@ -15,7 +15,7 @@ const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 4, offset: 0, toget
 pub fn kernel() -> Option<Kernel> {
     let found =
         is_x86_feature_detected!("avxvnni") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    found.then_some(Kernel { name: "avx-vnni", layout: LAYOUT, strip, glue: avx2::GLUE })
+    found.then_some(Kernel { name: "avx-vnni", layout: LAYOUT, block_bytes: SMALL_BLOCK, strip, glue: avx2::GLUE })
 }
 
 fn strip(strip: &Strip, acc: &mut [i32]) {

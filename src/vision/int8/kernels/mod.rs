@@ -14,10 +14,13 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::aligned::Aligned;
 use super::glue::{Attend, Depthwise, Finish, Quantise, Scale};
 use pool::Block;
 use room::{Narrow, Room};
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -144,6 +147,9 @@ impl Tile<'_> {
     }
 }
 
+/// [`Kernel::block_bytes`] where second-level caches are as small as boards have them.
+const SMALL_BLOCK: usize = 256 << 10;
+
 /// One instruction set's routines. All are safe to call: an entry exists only where its instructions do.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernel {
@@ -151,6 +157,8 @@ pub struct Kernel {
     pub name: &'static str,
     /// Operand layout of `strip`.
     pub layout: Layout,
+    /// Activation bytes that a block of rows may take, so that they stay in a second-level cache beside a panel.
+    pub block_bytes: usize,
     /// Exact sums of one strip into `acc[row * width + column]`.
     pub strip: fn(&Strip, &mut [i32]),
     /// The floating-point routines compiled for this instruction set.
@@ -165,16 +173,19 @@ impl Kernel {
         const RUNS: usize = 100;
         let Layout { rows, columns, depth, .. } = self.layout;
         let run = STEPS * depth;
-        let (a, panel) = (vec![1u8; rows * run], vec![1i8; columns * run]);
-        let room = Room::of(self.layout, &panel, 1, STEPS);
+        let (mut a, mut panel) = (Aligned::<u8>::zeroed(rows * run), Aligned::<i8>::zeroed(columns * run));
+        a.get_mut().fill(1);
+        panel.get_mut().fill(1);
+        let (a, panel) = (a.get(), panel.get());
+        let room = Room::of(self.layout, panel, 1, STEPS);
         let strip = Strip {
-            a: &a,
+            a,
             rows,
             row_stride: run,
             segments: 1,
             segment_stride: 0,
             steps: STEPS,
-            panel: &panel,
+            panel,
             room: &room,
             next: &[],
             width: columns,
@@ -225,6 +236,8 @@ pub enum KernelChoice {
     AvxVnni,
     /// x86-64 with AVX-512 VNNI.
     Avx512Vnni,
+    /// x86-64 with AMX (Sapphire Rapids).
+    AmxInt8,
     /// aarch64 without dot product (Cortex-A53, A72).
     Neon,
     /// aarch64 with dot product (Cortex-A76).
@@ -235,7 +248,8 @@ pub enum KernelChoice {
 
 impl KernelChoice {
     /// Every kernel, best first.
-    pub const ALL: [KernelChoice; 7] = [
+    pub const ALL: [KernelChoice; 8] = [
+        KernelChoice::AmxInt8,
         KernelChoice::Avx512Vnni,
         KernelChoice::AvxVnni,
         KernelChoice::Avx2,
@@ -255,6 +269,8 @@ impl KernelChoice {
             KernelChoice::AvxVnni => avxvnni::kernel(),
             #[cfg(target_arch = "x86_64")]
             KernelChoice::Avx512Vnni => avx512vnni::kernel(),
+            #[cfg(target_arch = "x86_64")]
+            KernelChoice::AmxInt8 => amx::kernel(),
             #[cfg(target_arch = "aarch64")]
             KernelChoice::Neon => Some(neon::KERNEL),
             #[cfg(target_arch = "aarch64")]
@@ -276,6 +292,7 @@ impl KernelChoice {
             ("avx512f", is_x86_feature_detected!("avx512f")),
             ("avx512bw", is_x86_feature_detected!("avx512bw")),
             ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+            ("amx-int8", amx::found()),
         ];
         #[cfg(target_arch = "aarch64")]
         let features = [

@@ -15,7 +15,7 @@ use std::arch::asm;
 
 use super::room::{Narrow, fits};
 use super::vector::Vector;
-use super::{Kernel, Layout, Strip, Tile, by_rows, glue_for, unrolled};
+use super::{Kernel, Layout, SMALL_BLOCK, Strip, Tile, by_rows, glue_for, unrolled};
 
 const LAYOUT: Layout = Layout { rows: 4, columns: 4, depth: 16, offset: 128, together: 1, narrow: Narrow::Fits };
 
@@ -25,7 +25,8 @@ const TWO: u32 = fits::TWO as u32;
 const ONE: u32 = fits::ONE as u32;
 
 /// The kernel; every aarch64 CPU has these instructions.
-pub const KERNEL: Kernel = Kernel { name: "neon", layout: LAYOUT, strip, glue: compiled::GLUE };
+pub const KERNEL: Kernel =
+    Kernel { name: "neon", layout: LAYOUT, block_bytes: SMALL_BLOCK, strip, glue: compiled::GLUE };
 
 glue_for!(
     #[target_feature(enable = "neon")]

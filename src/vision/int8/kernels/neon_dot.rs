@@ -13,7 +13,7 @@ use std::arch::{asm, is_aarch64_feature_detected};
 
 use super::neon::{load_next, load_pair, load_pair_next};
 use super::room::Narrow;
-use super::{Kernel, Layout, Strip, Tile, by_rows, neon, unrolled};
+use super::{Kernel, Layout, SMALL_BLOCK, Strip, Tile, by_rows, neon, unrolled};
 
 const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 4, offset: 128, together: 1, narrow: Narrow::No };
 
@@ -22,6 +22,7 @@ pub fn kernel() -> Option<Kernel> {
     is_aarch64_feature_detected!("dotprod").then_some(Kernel {
         name: "neon-dot",
         layout: LAYOUT,
+        block_bytes: SMALL_BLOCK,
         strip,
         glue: neon::GLUE,
     })

@@ -14,7 +14,7 @@ use std::arch::{asm, is_aarch64_feature_detected};
 
 use super::neon::{load_next, load_pair, load_pair_next};
 use super::room::Narrow;
-use super::{Kernel, Layout, Strip, Tile, neon, unrolled};
+use super::{Kernel, Layout, SMALL_BLOCK, Strip, Tile, neon, unrolled};
 
 const LAYOUT: Layout = Layout { rows: 6, columns: 16, depth: 8, offset: 128, together: 2, narrow: Narrow::No };
 
@@ -23,6 +23,7 @@ pub fn kernel() -> Option<Kernel> {
     is_aarch64_feature_detected!("i8mm").then_some(Kernel {
         name: "neon-i8mm",
         layout: LAYOUT,
+        block_bytes: SMALL_BLOCK,
         strip,
         glue: neon::GLUE,
     })

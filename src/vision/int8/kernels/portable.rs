@@ -2,13 +2,14 @@
 #![allow(unsafe_code, reason = "only the shared macro's; nothing here is unsafe")]
 
 use super::room::Narrow;
-use super::{Kernel, Layout, Strip, Tile, glue_for};
+use super::{Kernel, Layout, SMALL_BLOCK, Strip, Tile, glue_for};
 
 const LAYOUT: Layout = Layout { rows: 4, columns: 16, depth: 4, offset: 0, together: 1, narrow: Narrow::No };
 
 glue_for!(f32);
 
-pub const KERNEL: Kernel = Kernel { name: "portable", layout: LAYOUT, strip, glue: compiled::GLUE };
+pub const KERNEL: Kernel =
+    Kernel { name: "portable", layout: LAYOUT, block_bytes: SMALL_BLOCK, strip, glue: compiled::GLUE };
 
 fn strip(strip: &Strip, acc: &mut [i32]) {
     strip.tiles(LAYOUT, acc, tile);

@@ -36,7 +36,7 @@ pub struct Attention {
     pub runtime: Arc<Runtime>,
     /// Queries, keys, values.
     pub operands: [Heads; 3],
-    /// Multiplied onto the products of queries and keys.
+    /// Multiplied onto the products of queries and keys; above 0.
     pub scale: f32,
     /// Heads that lie beside each other in a row of the output.
     pub inner: usize,

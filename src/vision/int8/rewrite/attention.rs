@@ -108,7 +108,8 @@ pub fn rule(
     let Some(q) = Operand::trace(model, q_outlet, &q_axes, ask.first.0, ask.inner.0)? else { return Ok(None) };
     let Some(k) = Operand::trace(model, k_outlet, &k_axes, ask.second.0, ask.inner.1)? else { return Ok(None) };
     let Some(v) = Operand::trace(model, v_outlet, &v_axes, answer.inner.1, answer.second.0)? else { return Ok(None) };
-    if v.scale != 1.0 {
+    let scale = scale * q.scale * k.scale;
+    if v.scale != 1.0 || scale.is_nan() || scale <= 0.0 {
         return Ok(None);
     }
 
@@ -120,7 +121,7 @@ pub fn rule(
     let inner: usize = output[token_axis + 1..depth_axis].iter().product();
     let attention = Attention {
         runtime: context.runtime.clone(),
-        scale: scale * q.scale * k.scale,
+        scale,
         operands: [q.heads, k.heads, v.heads],
         inner,
         shape: output,

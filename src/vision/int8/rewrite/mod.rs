@@ -18,9 +18,12 @@ mod layout;
 mod linear;
 mod norm;
 
+use std::sync::{Mutex, PoisonError};
+
 use tract_onnx::tract_hir::internal::*;
 
 use super::import::ImportedNorm;
+use super::kernels::memory::Arena;
 use super::ops::{Conv as Int8Conv, Linear};
 use super::packed::{Inner, Matrix, Packed};
 use super::runtime::Runtime;
@@ -42,6 +45,8 @@ pub struct Context {
     pub std: [f32; 3],
     /// Weights that were packed beforehand.
     pub store: Option<Arc<Store>>,
+    /// Where others are packed to.
+    pub arena: Arc<Mutex<Arena>>,
 }
 
 impl Context {
@@ -56,7 +61,8 @@ impl Context {
             _ => {
                 let values = weight.values()?.try_as_plain_ram()?;
                 let matrix = Matrix { values: values.as_slice::<i8>()?, places, stride };
-                Packed::new(kernel, &weight.name, inner, scale, &matrix)
+                let mut arena = self.arena.lock().unwrap_or_else(PoisonError::into_inner);
+                Packed::new((kernel, &mut arena), &weight.name, inner, scale, &matrix)
             }
         };
         packed.map_err(TractError::msg)
