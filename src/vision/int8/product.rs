@@ -147,8 +147,8 @@ pub struct Product<'a> {
     pub scales: Scales<'a>,
     /// One a column, padded as the weights.
     pub bias: &'a [f32],
-    /// Added before the activation: a matrix laid out as the output.
-    pub residual: Option<&'a [f32]>,
+    /// Whether what the output holds is a residual, to be added before the activation.
+    pub residual: bool,
     /// Applied last.
     pub activation: Activation,
 }
@@ -239,7 +239,6 @@ impl Product<'_> {
                 partial: (groups > 1).then_some(&*scaled),
                 activation: self.activation,
                 residual: self.residual,
-                width: self.weights.columns,
             };
             (kernel.glue.finish)(&finish, &sums.exact[at * columns..][..count * columns], out);
         }

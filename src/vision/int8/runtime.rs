@@ -10,7 +10,7 @@ use super::glue::Scale;
 use super::kernels::Kernel;
 use super::kernels::pool::Pool;
 
-/// Tensors of one length that are kept: an op reads one and, beside it, a residual.
+/// Tensors of one length that are kept.
 const KEPT_ALIKE: usize = 2;
 
 thread_local! {
@@ -74,6 +74,26 @@ impl Runtime {
         Ok(tensor)
     }
 
+    /// The same for an op that adds to `residual`, if there is one: that itself where nobody else is to read it, else a copy.
+    ///
+    /// # Errors
+    /// tract's, for a shape that memory does not hold or a residual of another size.
+    pub fn output_on(&self, residual: Option<TValue>, shape: &[usize]) -> TractResult<Tensor> {
+        let Some(residual) = residual else { return self.output(shape) };
+        if residual.is_exclusive() {
+            let mut tensor = residual.into_tensor();
+            tensor.set_shape(shape)?;
+            return Ok(tensor);
+        }
+        let mut tensor = self.output(shape)?;
+        let from = residual.try_as_plain_ram()?;
+        let (from, mut to) = (from.as_slice::<f32>()?, tensor.try_as_plain_ram_mut()?);
+        let to = to.as_slice_mut::<f32>()?;
+        ensure!(from.len() == to.len(), "a residual of {} values for {}", from.len(), to.len());
+        to.copy_from_slice(from);
+        Ok(tensor)
+    }
+
     /// Takes an op's inputs back, for a later op to write on those that nobody else is to read.
     pub fn give_back(&self, inputs: TVec<TValue>) {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,5 +114,32 @@ impl Runtime {
     /// The buffers; what an op that panicked left in them is overwritten by the next.
     pub fn scratch(&self) -> MutexGuard<'_, Scratch> {
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vision::int8::kernels::KernelChoice;
+
+    #[test]
+    fn a_residual_is_written_on_only_where_nobody_else_reads_it() {
+        let runtime = Runtime::new(KernelChoice::best(), Pool::new(1).unwrap());
+        let values = |tensor: &Tensor| tensor.try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec();
+        let mine = tensor1(&[1f32, 2.0, 3.0, 4.0]).into_tvalue();
+        let others = mine.clone();
+        let mut sum = runtime.output_on(Some(mine), &[2, 2]).unwrap();
+        assert_eq!((sum.shape(), values(&sum)), (&[2, 2][..], vec![1.0, 2.0, 3.0, 4.0]));
+        sum.try_as_plain_ram_mut().unwrap().as_slice_mut::<f32>().unwrap().fill(9.0);
+        assert_eq!(values(&others), [1.0, 2.0, 3.0, 4.0]);
+
+        let place = others.try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().as_ptr();
+        let sum = runtime.output_on(Some(others), &[4, 1]).unwrap();
+        assert_eq!(sum.try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().as_ptr(), place);
+
+        let three = || tensor1(&[1f32, 2.0, 3.0]).into_tvalue();
+        let shared = three();
+        assert!(runtime.output_on(Some(three()), &[2, 2]).is_err());
+        assert!(runtime.output_on(Some(shared.clone()), &[2, 2]).is_err());
     }
 }

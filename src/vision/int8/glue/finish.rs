@@ -28,10 +28,8 @@ pub struct Finish<'a> {
     pub partial: Option<&'a [f32]>,
     /// Applied last.
     pub activation: Activation,
-    /// Added after the bias: a matrix laid out as the output.
-    pub residual: Option<&'a [f32]>,
-    /// Columns of the output matrix.
-    pub width: usize,
+    /// Whether what the output holds is a residual, to be added after the bias.
+    pub residual: bool,
 }
 
 /// Adds one group's row-scaled sums to `partial`: a product whose rows have several scales, one a group of `k`.
@@ -103,7 +101,6 @@ fn finish_columns<V: Vector, A: Activate, const C: usize>(
     let rows = f.rows.iter().zip(acc[column..].chunks(f.columns));
     let outs = out.rows_of(f.row..f.row + f.rows.len(), from..from + C * V::LANES);
     let mut partials = f.partial.map(|partial| partial[column..].chunks(f.columns));
-    let mut residuals = f.residual.map(|residual| residual[f.row * f.width + f.column + column..].chunks(f.width));
     for ((row, acc), out) in rows.zip(outs) {
         let (acc, out) = (&acc[..C * V::LANES], &mut out[..C * V::LANES]);
         let row_scale = V::splat(row.scale);
@@ -126,9 +123,9 @@ fn finish_columns<V: Vector, A: Activate, const C: usize>(
         for i in 0..C {
             values[i] = values[i].fma(scale[i], bias[i]);
         }
-        if let Some(residual) = residuals.as_mut().and_then(Iterator::next).map(|residual| &residual[..C * V::LANES]) {
+        if f.residual {
             for i in 0..C {
-                values[i] = values[i].add(V::load(&residual[i * V::LANES..]));
+                values[i] = values[i].add(V::load(&out[i * V::LANES..]));
             }
         }
         for i in 0..C {

@@ -239,10 +239,9 @@ fn tiles_become_values_with_bias_residual_and_limits() {
                     bias: &bias,
                     partial: partial.then_some(&parts),
                     activation: Activation::Clamp { low: -0.5, high: 0.9 },
-                    residual: residual.then_some(&others),
-                    width,
+                    residual,
                 };
-                let mut out = vec![f32::NAN; rows * width];
+                let mut out = if residual { others.clone() } else { vec![f32::NAN; rows * width] };
                 pool.blocks(&mut out, width, (rows, width), |block| (kernel.glue.finish)(&finish, &acc, block));
                 for (r, row) in out.chunks_exact(width).enumerate() {
                     for (c, value) in row.iter().enumerate().take(columns) {

@@ -53,7 +53,7 @@ impl Conv {
         tvec!(inner[0], height, width, self.weights.columns)
     }
 
-    fn pointwise(&self, x: &[f32], shape: &[usize], residual: Option<&[f32]>, out: &mut [f32]) -> TractResult<()> {
+    fn pointwise(&self, x: &[f32], shape: &[usize], out: &mut [f32]) -> TractResult<()> {
         let inner = self.inner_shape(shape);
         let (pixels, c) = (inner[..3].iter().product(), inner[3]);
         let stride = c.next_multiple_of(self.runtime.kernel.layout.depth);
@@ -64,7 +64,7 @@ impl Conv {
             Some(depthwise) => self.quantise_lines(depthwise, (x, shape), (bytes, stride), scales)?,
         }
         let walk = Walk::Rows { stride, group_stride: 0 };
-        self.product(bytes, walk, Scales::Rows(scales), residual).run(&self.runtime, out);
+        self.product(bytes, walk, Scales::Rows(scales)).run(&self.runtime, out);
         Ok(())
     }
 
@@ -95,7 +95,7 @@ impl Conv {
         bad.check("SeparableInt8")
     }
 
-    fn windowed(&self, x: &[f32], shape: &[usize], residual: Option<&[f32]>, out: &mut [f32]) -> TractResult<()> {
+    fn windowed(&self, x: &[f32], shape: &[usize], out: &mut [f32]) -> TractResult<()> {
         let (image, c) = ((shape[1], shape[2]), shape[3]);
         let padded = self.window.padded(image);
         let line = padded.1 * c;
@@ -111,7 +111,7 @@ impl Conv {
         let output = self.window.output(image);
         let step = (self.window.stride.0 * line, self.window.stride.1 * c);
         let walk = Walk::Windows { output, image: image_bytes, line, step };
-        self.product(bytes, walk, Scales::Images(scales, output.0 * output.1), residual).run(&self.runtime, out);
+        self.product(bytes, walk, Scales::Images(scales, output.0 * output.1)).run(&self.runtime, out);
         Ok(())
     }
 
@@ -153,14 +153,16 @@ impl Conv {
         Ok(scale.stored(kernel.layout.offset))
     }
 
-    fn product<'a>(
-        &'a self,
-        bytes: &'a [u8],
-        walk: Walk,
-        scales: Scales<'a>,
-        residual: Option<&'a [f32]>,
-    ) -> Product<'a> {
-        Product { weights: &self.weights, bytes, walk, scales, bias: &self.bias, residual, activation: self.activation }
+    fn product<'a>(&'a self, bytes: &'a [u8], walk: Walk, scales: Scales<'a>) -> Product<'a> {
+        Product {
+            weights: &self.weights,
+            bytes,
+            walk,
+            scales,
+            bias: &self.bias,
+            residual: self.residual,
+            activation: self.activation,
+        }
     }
 }
 
@@ -189,16 +191,15 @@ impl Op for Conv {
 impl EvalOp for Conv {
     not_out_of_plan!();
 
-    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn eval(&self, _ctx: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let residual = self.residual.then(|| inputs.pop()).flatten();
         let x = inputs[0].try_as_plain_ram()?;
-        let residual = inputs.get(1).map(|r| r.try_as_plain_ram()).transpose()?;
-        let residual = residual.as_ref().map(|r| r.as_slice()).transpose()?;
-        let mut out = self.runtime.output(&self.output_shape(inputs[0].shape()))?;
+        let mut out = self.runtime.output_on(residual, &self.output_shape(inputs[0].shape()))?;
         let mut view = out.try_as_plain_ram_mut()?;
         if self.window.is_pointwise() {
-            self.pointwise(x.as_slice()?, inputs[0].shape(), residual, view.as_slice_mut()?)?;
+            self.pointwise(x.as_slice()?, inputs[0].shape(), view.as_slice_mut()?)?;
         } else {
-            self.windowed(x.as_slice()?, inputs[0].shape(), residual, view.as_slice_mut()?)?;
+            self.windowed(x.as_slice()?, inputs[0].shape(), view.as_slice_mut()?)?;
         }
         self.runtime.give_back(inputs);
         Ok(tvec!(out.into_tvalue()))

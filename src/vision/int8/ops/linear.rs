@@ -82,13 +82,13 @@ impl Op for Linear {
 impl EvalOp for Linear {
     not_out_of_plan!();
 
-    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn eval(&self, _ctx: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let residual = self.residual.then(|| inputs.pop()).flatten();
         let x = inputs[0].try_as_plain_ram()?;
-        let residual = inputs.get(1).map(|r| r.try_as_plain_ram()).transpose()?;
         let (m, k) = (inputs[0].shape()[0], self.weights.inner.len());
         let depth = self.runtime.kernel.layout.depth;
         let stride = k.next_multiple_of(depth);
-        let mut out = self.runtime.output(&[m, self.weights.columns])?;
+        let mut out = self.runtime.output_on(residual, &[m, self.weights.columns])?;
         let mut scratch = self.runtime.scratch();
         let (bytes, scales) = scratch.take(m * stride, m);
         quantise_rows(
@@ -105,7 +105,7 @@ impl EvalOp for Linear {
             walk: Walk::Rows { stride, group_stride: 0 },
             scales: Scales::Rows(scales),
             bias: &self.bias,
-            residual: residual.as_ref().map(|r| r.as_slice()).transpose()?,
+            residual: self.residual,
             activation: self.activation,
         };
         product.run(&self.runtime, out.try_as_plain_ram_mut()?.as_slice_mut()?);

@@ -98,7 +98,7 @@ impl PixelConv {
             walk,
             scales: Scales::Groups(&self.scales),
             bias: &self.bias,
-            residual: None,
+            residual: false,
             activation: self.activation,
         }
     }
