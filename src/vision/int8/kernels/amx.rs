@@ -1,7 +1,7 @@
 //! x86-64 with AMX (Sapphire Rapids and later): `tdpbusd` multiplies 16 rows of 64 unsigned bytes by 16 columns of 64 signed ones.
 //!
 //! A tile of ours is 32 rows by 32 columns: four of AMX's for sums, two for activations and two for weights are its eight. Weights
-//! lie as [`super::avx512vnni`] wants them, so that it takes over what is too little for this. A remainder of rows is computed
+//! lie as [`super::avx512vnni`] wants them, so that it takes over runs of `k` that cannot be cut into pieces long enough. A remainder of rows is computed
 //! together with rows before it, once more: that costs no more than fewer rows, and setting the tiles up for those would.
 #![allow(unsafe_code, reason = "instructions that have no stable intrinsics yet; each block says why it holds")]
 
@@ -26,10 +26,8 @@ const ROWS: usize = 16;
 /// Most depth groups that one instruction multiplies.
 const DEPTH: usize = 16;
 
-/// With fewer rows than this `vpdpbusd` is quicker: an instruction here takes as long for one row as for 16.
-const LEAST_ROWS: usize = 3;
-
-/// With fewer depth groups an instruction than this, too.
+/// With fewer depth groups an instruction than this `vpdpbusd` takes over, by a count of cycles for 16 rows: an instruction here takes as
+/// long for one group as for 16.
 const LEAST_DEPTH: usize = 4;
 
 /// The kernel, where the machine has its instructions and the system lets this process use them.
@@ -65,7 +63,7 @@ fn permitted() -> bool {
 
 fn strip(strip: &Strip, acc: &mut [i32]) {
     let depth = (1..=DEPTH.min(strip.steps)).rev().find(|depth| strip.steps.is_multiple_of(*depth)).unwrap_or(0);
-    if strip.rows < LEAST_ROWS || depth < LEAST_DEPTH {
+    if depth < LEAST_DEPTH {
         return avx512vnni::strip(strip, acc);
     }
     // SAFETY: `kernel` is the only way here: the processor has the instructions and the process their state. A tile stays
