@@ -18,8 +18,8 @@ use super::record::{HEADER, Kind, Parsed, Record, kind};
 pub(super) const IN_MEMORY: usize = 4096;
 /// Bytes read ahead.
 const CHUNK: usize = 64 << 10;
-/// Failed reads of one place before the rest of its segment is given up.
-const READ_TRIES: u32 = 5;
+/// Failed reads of one place, in a row, before the rest of its segment is given up.
+pub(super) const READ_TRIES: u32 = 5;
 
 /// A file of messages.
 #[derive(Debug)]

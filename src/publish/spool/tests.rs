@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 
 use super::disk::{Disk, SyncJob};
+use super::queue::READ_TRIES;
 use super::store::Store;
 use super::{Class, Entry, Spool, SpoolState};
 use crate::config::SpoolConfig;
@@ -219,6 +220,8 @@ struct Model {
     /// No fault so far, and no kill after a later message was done before an earlier one: nothing may come that was done.
     faultless: bool,
     done: BTreeSet<u32>,
+    /// Failing reads since reading last began anew: with `READ_TRIES` of one place its messages may be given up.
+    failed_reads: u32,
 }
 
 impl Model {
@@ -276,6 +279,7 @@ proptest! {
                 Op::Done(_) => {}
                 Op::Rewind => {
                     store.rewind();
+                    model.failed_reads = 0;
                     offered.clear();
                 }
                 Op::Store => store.store(),
@@ -293,7 +297,10 @@ proptest! {
                     model.faultless = false;
                 }
                 Op::FailReads(count) => {
-                    disk.medium().failing_reads = count;
+                    if model.failed_reads + count < READ_TRIES {
+                        model.failed_reads += count;
+                        disk.medium().failing_reads = count;
+                    }
                     model.faultless = false;
                 }
                 Op::Kill | Op::PowerCut(_) => {
@@ -331,6 +338,7 @@ proptest! {
                         known.retain(|id| !model.done.contains(id) || !model.faultless);
                         puts[class.index()] = known;
                     }
+                    model.failed_reads = 0;
                     offered.clear();
                 }
             }
@@ -429,6 +437,27 @@ fn whole_old_segments_go_without_being_sent() {
     let after = store.stats();
     assert!(after.bytes < before.bytes && after.dropped_age >= 3, "{after:?}");
     assert_eq!(after.events + after.dropped_age, 10);
+}
+
+#[test]
+fn a_place_that_cannot_be_read_is_tried_again_then_costs_its_segment_alone() {
+    let disk = FakeDisk::default();
+    let mut store = open(&disk, 1 << 20, FOREVER); // segments of 64 KiB
+    for id in 1..=3 {
+        put(&mut store, Class::Event, id, 40_000);
+    }
+    disk.medium().failing_reads = READ_TRIES - 1;
+    for _ in 1..READ_TRIES {
+        assert_eq!(next(&mut store, 0), None);
+    }
+    assert_eq!(next(&mut store, 0).map(|entry| id(&entry)), Some(1), "it could be read in the end");
+    disk.medium().failing_reads = READ_TRIES;
+    for _ in 1..READ_TRIES {
+        assert_eq!(next(&mut store, 0), None);
+    }
+    assert_eq!(next(&mut store, 0).map(|entry| id(&entry)), Some(3), "given up");
+    let stats = store.stats();
+    assert_eq!((stats.damaged, stats.events_lost, stats.events), (1, 1, 2), "{stats:?}");
 }
 
 #[test]
