@@ -250,6 +250,15 @@ fn bench_names_a_picture_it_cannot_read() {
     assert!(stderr(&output).contains(&format!("{path}: not a JPEG, PNG or TIFF picture")), "{}", stderr(&output));
 }
 
+#[test]
+fn bench_names_a_kernel_it_cannot_run_as_it_was_asked_for() {
+    let foreign = if cfg!(target_arch = "x86_64") { "neon-i8mm" } else { "avx512-vnni" };
+    let output = run(&["bench", "--kernel", foreign, "--iterations", "1"]);
+    assert!(!output.status.success());
+    let said = stderr(&output);
+    assert!(said.contains(&format!("cannot run the {foreign} kernel; leave --kernel out")), "{said}");
+}
+
 #[cfg(feature = "demo")]
 #[test]
 fn the_demo_needs_nothing_else_installed() {

@@ -273,7 +273,7 @@ fn refused(path: &Path) -> impl Fn(TractError) -> EncoderError {
 #[derive(Debug, thiserror::Error)]
 pub enum EncoderError {
     /// The machine lacks the instructions.
-    #[error("this machine cannot run the {choice:?} kernel; leave --kernel out for the best it can")]
+    #[error("this machine cannot run the {choice} kernel; leave --kernel out for the best it can")]
     Kernel {
         /// What was asked for.
         choice: KernelChoice,

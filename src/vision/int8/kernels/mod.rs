@@ -311,6 +311,14 @@ impl KernelChoice {
     }
 }
 
+/// As `--kernel` takes it.
+impl std::fmt::Display for KernelChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        // No variant is skipped, so each has its value.
+        clap::ValueEnum::to_possible_value(self).map_or(Ok(()), |value| f.write_str(value.get_name()))
+    }
+}
+
 /// Runs `$body` for each `$r` below `$count`, written out: the compiler unrolls a loop of its own only while it finds the
 /// body small, and where it does not, accumulators that are indexed by `$r` live in memory instead of registers.
 macro_rules! unrolled {
