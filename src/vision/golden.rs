@@ -21,9 +21,9 @@ use crate::camera::{Camera, Next, Picture, Simulated, SimulatedOptions};
 /// The file's name in a bundle's folder.
 pub const GOLDEN: &str = "golden.json";
 
-/// The least cosine between an embedding and its golden one. Kernels agree in every sum of products; what differs is the
-/// rounding of the floating-point work between, which moves an activation to the next level now and then: to 0.99999 where
-/// multiply and add are fused, to 0.99998 in the portable kernel, where they are not.
+/// The least cosine between an embedding and its golden one. Kernels agree in every sum of products, and those that fuse multiply and add in
+/// the floating-point work between too, but for a quotient's last bit now and then: to 1.000000 with every bundle that was tried. The portable
+/// kernel does not fuse them: there an activation moves to the next level here and there, which grows with every layer.
 pub const LEAST_COSINE: f64 = 0.9999;
 
 /// One flight's first frame each; neighbouring seeds begin over different scenes.

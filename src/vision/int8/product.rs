@@ -9,7 +9,7 @@ use super::packed::Packed;
 use super::runtime::Runtime;
 
 /// Weights beyond this size do not stay in a second-level cache from one frame to the next and are fetched early.
-const STREAMED_BYTES: usize = 512 << 10;
+const STREAMED_BYTES: usize = 128 << 10;
 
 /// Most rows of sums that are finished at a time: few, for where a matrix is 1024 columns wide or a multiple of that, its rows
 /// fall on each other's places in a first-level cache.
@@ -158,7 +158,14 @@ impl Product<'_> {
     pub fn run(&self, runtime: &Runtime, out: &mut [f32]) {
         let width = self.weights.columns;
         let rows = out.len() / width;
-        runtime.pool.blocks(out, width, self.block(runtime, rows), |block| self.compute(runtime, block));
+        runtime.pool.blocks(out, width, self.block(runtime, rows), |block| {
+            self.compute(runtime, &mut Sums::default(), block);
+        });
+    }
+
+    /// The same on this thread alone, for a task that is one of several.
+    pub fn run_here(&self, runtime: &Runtime, sums: &mut Sums, out: &mut [f32]) {
+        self.compute(runtime, sums, &mut Block::whole(out, self.weights.columns));
     }
 
     /// Block size: rows that fit the cache; then enough pieces for the threads, cut along the longer side, so that
@@ -180,11 +187,10 @@ impl Product<'_> {
         }
     }
 
-    fn compute(&self, runtime: &Runtime, out: &mut Block<f32>) {
+    fn compute(&self, runtime: &Runtime, sums: &mut Sums, out: &mut Block<f32>) {
         let layout = runtime.kernel.layout;
         let (rows, columns) = (out.rows(), out.columns());
         let last = columns.end.div_ceil(layout.columns);
-        let mut sums = Sums { exact: [0; _], scaled: [0.0; _] };
         let streamed = self.weights.len() > STREAMED_BYTES;
         let together = STRIP_COLUMNS / layout.columns;
         for first in (columns.start / layout.columns..last).step_by(together) {
@@ -195,7 +201,7 @@ impl Product<'_> {
             let mut row = rows.start;
             while row < rows.end {
                 let strip = Rows::next(&self.walk, layout, row..rows.end);
-                self.strip(runtime, panels.clone(), strip, &mut upcoming, &mut sums, out);
+                self.strip(runtime, panels.clone(), strip, &mut upcoming, sums, out);
                 row += strip.count;
             }
         }
@@ -309,11 +315,17 @@ impl Rows {
     }
 }
 
-/// Sums of a strip.
-struct Sums {
+/// Sums of a strip; what one left means nothing to the next.
+pub struct Sums {
     exact: [i32; STRIP_ROWS * STRIP_COLUMNS],
     /// Those of earlier groups, each times its rows' scales.
     scaled: [f32; STRIP_ROWS * STRIP_COLUMNS],
+}
+
+impl Default for Sums {
+    fn default() -> Sums {
+        Sums { exact: [0; _], scaled: [0.0; _] }
+    }
 }
 
 /// The next panels' bytes, fetched early, a share with each panel of each strip.

@@ -15,7 +15,7 @@ const KEPT_ALIKE: usize = 2;
 
 thread_local! {
     /// Kept from task to task, so that tasks do not allocate.
-    static THREAD_VALUES: RefCell<Aligned<f32>> = RefCell::default();
+    static THREAD: RefCell<(Aligned<f32>, Scratch)> = RefCell::default();
 }
 
 /// Shared by the ops of one plan, which runs one op at a time.
@@ -30,7 +30,7 @@ pub struct Runtime {
     read: Mutex<Vec<Tensor>>,
 }
 
-/// Buffers that an op fills and reads within one evaluation; their contents mean nothing between ops.
+/// Buffers that an op or one of its tasks fills and reads; their contents mean nothing to the next.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// Quantised activations.
@@ -108,7 +108,12 @@ impl Runtime {
 
     /// A buffer of `len` values for the present task, for as long as `f` runs.
     pub fn with_thread_values<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-        THREAD_VALUES.with_borrow_mut(|values| f(values.grown(len)))
+        Self::with_thread_scratch(|values, _| f(values.grown(len)))
+    }
+
+    /// Buffers of the present task, for as long as `f` runs.
+    pub fn with_thread_scratch<R>(f: impl FnOnce(&mut Aligned<f32>, &mut Scratch) -> R) -> R {
+        THREAD.with_borrow_mut(|(values, scratch)| f(values, scratch))
     }
 
     /// The buffers; what an op that panicked left in them is overwritten by the next.

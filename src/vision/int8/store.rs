@@ -26,7 +26,7 @@ use super::kernels::{Kernel, Layout};
 use super::packed::{Inner, Packed};
 
 /// The last digit is the form's: it changes with what this file or a panel says.
-const MAGIC: &[u8; 8] = b"RCLIPPK2";
+const MAGIC: &[u8; 8] = b"RCLIPPK3";
 const LINE: usize = 64;
 const SHA256: usize = 32;
 

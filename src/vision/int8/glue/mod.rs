@@ -5,17 +5,22 @@
 
 mod activation;
 mod attention;
+mod attention_pool;
 mod depthwise;
 mod finish;
+mod lanes;
 mod norm;
 mod quantise;
+mod winograd;
 
 pub use activation::Activation;
 pub use attention::{Attend, attend};
+pub use attention_pool::{AttendOnce, HEADS, Head, PANEL, Projection, attend_once};
 pub use depthwise::{Depthwise, depthwise};
 pub use finish::{Finish, accumulate, finish};
 pub use norm::layer_norm;
 pub use quantise::{Quantise, Scale, encode, quantise, range};
+pub use winograd::{FromTiles, PLACES, Tiles, winograd_input, winograd_output, winograd_weight};
 
 /// Lanes of the widest register.
 const MAX_LANES: usize = 16;

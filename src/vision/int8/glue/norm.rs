@@ -1,5 +1,6 @@
 //! Layer normalisation of one row.
 
+use super::lanes::{MOST, total};
 use crate::vision::int8::kernels::vector::Vector;
 
 /// `out = (x - mean(x)) / sqrt(variance(x) + epsilon) · gain + bias`.
@@ -19,20 +20,22 @@ pub fn layer_norm<V: Vector>(x: &[f32], gain: &[f32], bias: &[f32], epsilon: f32
 /// The sum of deviations from `center`, or of their squares.
 #[inline(always)]
 fn moment<V: Vector, const SQUARED: bool>(x: &[f32], center: f32) -> f32 {
-    let mut sums = [V::splat(0.0); 4];
-    let mut fours = x.chunks_exact(4 * V::LANES);
-    for x in fours.by_ref() {
-        for i in 0..4 {
+    let mut sums = [V::splat(0.0); MOST];
+    let mut rows = x.chunks_exact(MOST);
+    for x in rows.by_ref() {
+        for i in 0..MOST / V::LANES {
             sums[i] = add_moment::<V, SQUARED>(&x[i * V::LANES..], center, sums[i]);
         }
     }
-    let mut sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
-    let mut ones = fours.remainder().chunks_exact(V::LANES);
-    for x in ones.by_ref() {
-        sum = add_moment::<V, SQUARED>(x, center, sum);
+    let rest = rows.remainder();
+    let whole = rest.len() / V::LANES * V::LANES;
+    for i in 0..MOST / V::LANES {
+        if i * V::LANES < whole {
+            sums[i] = add_moment::<V, SQUARED>(&rest[i * V::LANES..], center, sums[i]);
+        }
     }
-    let rest = ones.remainder().iter();
-    sum.total() + rest.map(|x| if SQUARED { (x - center) * (x - center) } else { x - center }).sum::<f32>()
+    let rest = rest[whole..].iter().map(|x| if SQUARED { (x - center) * (x - center) } else { x - center });
+    total(sums, MOST / V::LANES) + rest.sum::<f32>()
 }
 
 #[inline(always)]

@@ -50,6 +50,7 @@ x86_vector!(
     _mm256_max_ps,
     round,
     scale,
+    bytes,
     _mm256_loadu_si256,
     sums,
     levels,
@@ -72,7 +73,7 @@ macro_rules! reduce {
     ($name:ident, $of_four:ident) => {
         #[inline]
         #[target_feature(enable = "avx2")]
-        fn $name(v: __m256) -> f32 {
+        pub fn $name(v: __m256) -> f32 {
             let (low, high) = halves(v);
             let four = $of_four(low, high);
             let two = $of_four(four, _mm_movehl_ps(four, four));
@@ -95,6 +96,16 @@ fn round(v: __m256) -> __m256 {
 fn scale(v: __m256, n: __m256) -> __m256 {
     let exponent = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)));
     _mm256_mul_ps(v, _mm256_castsi256_ps(exponent))
+}
+
+/// # Safety
+/// `x` must be to 8 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn bytes(x: *const i8) -> __m256 {
+    // SAFETY: the contract's.
+    let bytes = unsafe { _mm_loadl_epi64(x.cast()) };
+    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
 }
 
 #[inline]

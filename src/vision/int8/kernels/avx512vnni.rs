@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use super::room::Narrow;
 use super::vector::x86_vector;
-use super::{Kernel, Layout, SMALL_BLOCK, Strip, Tile, by_rows, glue_for, unrolled};
+use super::{Kernel, Layout, SMALL_BLOCK, Strip, Tile, avx2, by_rows, glue_for, unrolled};
 
 const LAYOUT: Layout = Layout { rows: 14, columns: 32, depth: 4, offset: 0, together: 1, narrow: Narrow::No };
 
@@ -51,12 +51,13 @@ x86_vector!(
     _mm512_max_ps,
     round,
     _mm512_scalef_ps,
+    bytes,
     _mm512_loadu_si512,
     sums,
     levels,
     levels_of_four,
     is_zero,
-    _mm512_reduce_add_ps,
+    total,
     _mm512_reduce_min_ps,
     _mm512_reduce_max_ps
 );
@@ -76,6 +77,22 @@ fn div(a: __m512, b: __m512) -> __m512 {
 #[target_feature(enable = "avx512f")]
 fn round(v: __m512) -> __m512 {
     _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx2")]
+fn total(v: __m512) -> f32 {
+    avx2::total(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v)))
+}
+
+/// # Safety
+/// `x` must be to 16 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn bytes(x: *const i8) -> __m512 {
+    // SAFETY: the contract's.
+    let bytes = unsafe { _mm_loadu_si128(x.cast()) };
+    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))
 }
 
 #[inline]

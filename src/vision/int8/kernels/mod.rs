@@ -15,7 +15,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::aligned::Aligned;
-use super::glue::{Attend, Depthwise, Finish, Quantise, Scale};
+use super::glue::{Attend, AttendOnce, Depthwise, Finish, FromTiles, Quantise, Scale, Tiles};
 use pool::Block;
 use room::{Narrow, Room};
 
@@ -221,8 +221,14 @@ pub struct Glue {
     pub finish: fn(&Finish, &[i32], &mut Block<f32>),
     /// See [`glue::attend`].
     pub attend: fn(&Attend, &mut [f32], &mut Block<f32>),
+    /// See [`glue::attend_once`].
+    pub attend_once: fn(&AttendOnce, &mut [f32], &mut [f32]),
     /// See [`glue::depthwise`].
     pub depthwise: fn(&Depthwise, usize, &mut [f32]),
+    /// See [`glue::winograd_input`].
+    pub winograd_input: fn(&Tiles, &mut [u8], &mut [Scale], &mut [f32]) -> Option<usize>,
+    /// See [`glue::winograd_output`].
+    pub winograd_output: fn(&FromTiles, &mut [f32], Option<&mut [f32]>),
 }
 
 /// Which kernel to run, by name; what `--kernel` and tests say.
@@ -359,7 +365,9 @@ use by_rows;
 macro_rules! glue_for {
     ($(#[$feature:meta])* $vector:ty) => {
         mod compiled {
-            use crate::vision::int8::glue::{self, Attend, Depthwise, Finish, Quantise, Scale};
+            use crate::vision::int8::glue::{
+                self, Attend, AttendOnce, Depthwise, Finish, FromTiles, Quantise, Scale, Tiles,
+            };
             use crate::vision::int8::kernels::pool::Block;
 
             $(#[$feature])*
@@ -391,8 +399,25 @@ macro_rules! glue_for {
                 glue::attend::<$vector>(a, scratch, out)
             }
             $(#[$feature])*
+            fn attend_once(a: &AttendOnce, scratch: &mut [f32], out: &mut [f32]) {
+                glue::attend_once::<$vector>(a, scratch, out)
+            }
+            $(#[$feature])*
             fn depthwise(d: &Depthwise, y: usize, out: &mut [f32]) {
                 glue::depthwise::<$vector>(d, y, out)
+            }
+            $(#[$feature])*
+            fn winograd_input(
+                t: &Tiles,
+                bytes: &mut [u8],
+                scales: &mut [Scale],
+                scratch: &mut [f32],
+            ) -> Option<usize> {
+                glue::winograd_input::<$vector>(t, bytes, scales, scratch)
+            }
+            $(#[$feature])*
+            fn winograd_output(f: &FromTiles, upper: &mut [f32], lower: Option<&mut [f32]>) {
+                glue::winograd_output::<$vector>(f, upper, lower)
             }
 
             // SAFETY (each): the enclosing file hands these out only after it has detected the features.
@@ -405,7 +430,10 @@ macro_rules! glue_for {
                 accumulate: |rows, sums, acc, partial| unsafe { accumulate(rows, sums, acc, partial) },
                 finish: |f, acc, out| unsafe { finish(f, acc, out) },
                 attend: |a, scratch, out| unsafe { attend(a, scratch, out) },
+                attend_once: |a, scratch, out| unsafe { attend_once(a, scratch, out) },
                 depthwise: |d, y, out| unsafe { depthwise(d, y, out) },
+                winograd_input: |t, bytes, scales, scratch| unsafe { winograd_input(t, bytes, scales, scratch) },
+                winograd_output: |f, upper, lower| unsafe { winograd_output(f, upper, lower) },
             };
         }
     };

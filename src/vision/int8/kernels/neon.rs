@@ -291,6 +291,12 @@ impl Vector for float32x4_t {
         unsafe { vst1q_f32(out.as_mut_ptr(), self) }
     }
     #[inline(always)]
+    fn bytes(x: &[i8]) -> Self {
+        let x = u32::from_le_bytes([x[0] as u8, x[1] as u8, x[2] as u8, x[3] as u8]);
+        // SAFETY: see `splat`.
+        unsafe { vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(u64::from(x)))))) }
+    }
+    #[inline(always)]
     fn ints(x: &[i32]) -> int32x4_t {
         let x = &x[..4];
         // SAFETY: the slice is a register long.
@@ -397,7 +403,10 @@ impl Vector for float32x4_t {
     #[inline(always)]
     fn total(self) -> f32 {
         // SAFETY: see `splat`.
-        unsafe { vaddvq_f32(self) }
+        unsafe {
+            let two = vadd_f32(vget_low_f32(self), vget_high_f32(self));
+            vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+        }
     }
     #[inline(always)]
     fn lowest(self) -> f32 {

@@ -309,7 +309,12 @@ pub struct Block<'a, T> {
     out: PhantomData<&'a mut [T]>,
 }
 
-impl<T> Block<'_, T> {
+impl<'a, T> Block<'a, T> {
+    /// A whole matrix of `width` columns.
+    pub fn whole(out: &'a mut [T], width: usize) -> Block<'a, T> {
+        Block { base: out.as_mut_ptr(), width, rows: 0..out.len() / width, columns: 0..width, out: PhantomData }
+    }
+
     /// The matrix rows of this piece.
     pub fn rows(&self) -> Range<usize> {
         self.rows.clone()

@@ -378,6 +378,41 @@ fn a_normalised_row_has_mean_bias_and_deviation_gain() {
     }
 }
 
+/// A sum that differs in its last bit grows, layer by layer, to as much as int8 differs from f32.
+#[test]
+fn kernels_that_fuse_multiply_and_add_agree_to_the_last_bit() {
+    let fused = || kernels().into_iter().filter(|kernel| kernel.name != "portable");
+    let agree = |what: &str, outputs: Vec<(&str, Vec<f32>)>| {
+        for (name, output) in &outputs {
+            let same = output.iter().zip(&outputs[0].1).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{what}: {name} and {}", outputs[0].0);
+        }
+    };
+    for (count, width) in [(50, 768), (65, 192), (257, 1024), (5, 16), (9, 80)] {
+        let mut random = values(count as u32);
+        let mut some = |count: usize| -> Vec<f32> { (0..count).map(|_| random() * 3.0).collect() };
+        let (x, gain, bias) = (some(width), some(width), some(width));
+        let norm = |kernel: Kernel| {
+            let mut out = vec![0.0; width];
+            (kernel.glue.layer_norm)(&x, &gain, &bias, 1e-5, &mut out);
+            (kernel.name, out)
+        };
+        agree(&format!("a norm of {width}"), fused().map(norm).collect());
+
+        let heads = some(3 * count * 64);
+        let attended = |kernel: Kernel| {
+            let of = |from: usize| Strided { values: &heads[from * 64..], stride: 192 };
+            let attend = Attend { q: of(0), k: of(1), v: of(2), tokens: (count, count), depth: (64, 64), scale: 0.125 };
+            let mut out = vec![0.0; count * 64];
+            Pool::alone().blocks(&mut out, 64, (count, 64), |block| {
+                (kernel.glue.attend)(&attend, &mut vec![0.0; attend.scratch()], block);
+            });
+            (kernel.name, out)
+        };
+        agree(&format!("attention of {count}"), fused().map(attended).collect());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

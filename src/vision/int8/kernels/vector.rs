@@ -16,6 +16,8 @@ pub trait Vector: Copy {
     fn load(x: &[f32]) -> Self;
     /// Writes the first values of `out`.
     fn store(self, out: &mut [f32]);
+    /// The first bytes of `x` as values.
+    fn bytes(x: &[i8]) -> Self;
     /// The first integers of `x`.
     fn ints(x: &[i32]) -> Self::Ints;
     /// `acc - zero · sums` as values, off by at most what rounding either term to f32 takes.
@@ -71,7 +73,7 @@ pub trait Vector: Copy {
     fn is_zero(self) -> bool {
         self.total() == 0.0
     }
-    /// The sum of all lanes, in any order.
+    /// The sum of all lanes: the upper half is added to the lower, lane by lane, until one is left.
     fn total(self) -> f32;
     /// The least of all lanes; NaN or any of them where one is NaN.
     fn lowest(self) -> f32;
@@ -94,6 +96,10 @@ impl Vector for f32 {
     #[inline(always)]
     fn store(self, out: &mut [f32]) {
         out[0] = self;
+    }
+    #[inline(always)]
+    fn bytes(x: &[i8]) -> f32 {
+        f32::from(x[0])
     }
     #[inline(always)]
     fn ints(x: &[i32]) -> i32 {
@@ -166,8 +172,8 @@ impl Vector for f32 {
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86_vector {
     ($register:ty, $ints:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $fma:ident, $min:ident, $max:ident, $round:path, $scale:path, $ints_of:path, $sums:path, $levels:path,
-     $levels_of_four:path, $is_zero:path, $total:path, $lowest:path, $highest:path) => {
+     $div:ident, $fma:ident, $min:ident, $max:ident, $round:path, $scale:path, $bytes:path, $ints_of:path, $sums:path,
+     $levels:path, $levels_of_four:path, $is_zero:path, $total:path, $lowest:path, $highest:path) => {
         impl crate::vision::int8::kernels::vector::Vector for $register {
             type Ints = $ints;
             const LANES: usize = $lanes;
@@ -188,6 +194,12 @@ macro_rules! x86_vector {
                 let out = &mut out[..$lanes];
                 // SAFETY: see the macro; the slice is a register long.
                 unsafe { $store(out.as_mut_ptr(), self) }
+            }
+            #[inline(always)]
+            fn bytes(x: &[i8]) -> Self {
+                let x = &x[..$lanes];
+                // SAFETY: see the macro; the slice is a byte a lane long.
+                unsafe { $bytes(x.as_ptr()) }
             }
             #[inline(always)]
             fn ints(x: &[i32]) -> $ints {

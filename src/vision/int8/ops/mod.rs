@@ -5,22 +5,26 @@
 //! and the row.
 
 mod attention;
+mod attention_pool;
 mod conv;
 mod depthwise;
 mod linear;
 mod norm;
 mod pixels;
+mod winograd;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tract_onnx::tract_hir::internal::*;
 
 pub use attention::{Attention, Heads};
+pub use attention_pool::{AttentionPool, Projection};
 pub use conv::Conv;
 pub use depthwise::{Depthwise, DepthwiseWeights};
 pub use linear::Linear;
 pub use norm::{LayerNorm, Norm};
 pub use pixels::PixelConv;
+pub use winograd::{Winograd, WinogradWeights};
 
 /// Height and width of a kernel, its strides and the zeros around the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

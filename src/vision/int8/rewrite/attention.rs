@@ -5,7 +5,6 @@
 //! very operators and looks where they come out: if every head's tokens lie a fixed stride apart in the layer's
 //! output, the operator can read them there.
 
-use tract_onnx::tract_core::ops::array::{Gather, Slice};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::math::Mul;
@@ -13,20 +12,17 @@ use tract_onnx::tract_core::ops::nn::Softmax;
 use tract_onnx::tract_hir::internal::*;
 
 use super::Context;
-use super::layout::shape;
+use super::layout::{places, selects, shape};
 use crate::vision::int8::ops::{Attention, Heads};
-
-/// The largest tensor whose positions f32 counts exactly.
-const MAX_COUNT: usize = 1 << 24;
 
 /// A product's axes, by what they are to attention; positions in the first operand, the second and the output.
 struct Axes {
     /// Batch and head axes, in the output's order.
     heads: Vec<(usize, usize, usize)>,
-    /// The axis of the first operand's own.
-    first: (usize, usize),
-    /// The axis of the second operand's own.
-    second: (usize, usize),
+    /// The axis of the first operand's own; none where it is 1 long.
+    first: Option<(usize, usize)>,
+    /// The axis of the second operand's own; none where it is 1 long.
+    second: Option<(usize, usize)>,
     /// The axis summed over.
     inner: (usize, usize),
 }
@@ -57,7 +53,7 @@ impl Axes {
             }
         }
         heads.sort_unstable_by_key(|(_, _, o)| *o);
-        Some(Axes { heads, first: first?, second: second?, inner: inner? })
+        Some(Axes { heads, first, second, inner: inner? })
     }
 }
 
@@ -80,15 +76,19 @@ pub fn rule(
     let qk_shapes = product_shapes(model, asking)?;
     // Keys are the operand whose own axis the softmax runs along.
     let Some(mut ask) = Axes::of(qk, &qk_shapes, false) else { return Ok(None) };
-    let swapped = ask.first.1 == softmax_axis;
+    let swapped = ask.first.is_some_and(|(_, o)| o == softmax_axis);
     if swapped {
         let Some(axes) = Axes::of(qk, &qk_shapes, true) else { return Ok(None) };
         ask = axes;
     }
     let Some(answer) = Axes::of(pv, &product_shapes(model, answering)?, asked.slot == 1) else { return Ok(None) };
-    let consistent = ask.second.1 == softmax_axis
-        && answer.inner.0 == softmax_axis
-        && answer.first.0 == ask.first.1
+    let (Some((key_axis, _)), Some((depth_axis, depth_place))) =
+        (ask.second.filter(|(_, o)| *o == softmax_axis), answer.second)
+    else {
+        return Ok(None);
+    };
+    let consistent = answer.inner.0 == softmax_axis
+        && answer.first.map(|(scores, _)| scores) == ask.first.map(|(_, scores)| scores)
         && ask.heads.len() == answer.heads.len();
     if !consistent {
         return Ok(None);
@@ -105,20 +105,25 @@ pub fn rule(
     let q_outlet = asking.inputs[usize::from(swapped)];
     let k_outlet = asking.inputs[usize::from(!swapped)];
     let v_outlet = answering.inputs[1 - asked.slot];
-    let Some(q) = Operand::trace(model, q_outlet, &q_axes, ask.first.0, ask.inner.0)? else { return Ok(None) };
-    let Some(k) = Operand::trace(model, k_outlet, &k_axes, ask.second.0, ask.inner.1)? else { return Ok(None) };
-    let Some(v) = Operand::trace(model, v_outlet, &v_axes, answer.inner.1, answer.second.0)? else { return Ok(None) };
+    let query_axis = ask.first.map(|(q, _)| q);
+    let Some(q) = Operand::trace(model, q_outlet, &q_axes, query_axis, ask.inner.0)? else { return Ok(None) };
+    let Some(k) = Operand::trace(model, k_outlet, &k_axes, Some(key_axis), ask.inner.1)? else { return Ok(None) };
+    let Some(v) = Operand::trace(model, v_outlet, &v_axes, Some(answer.inner.1), depth_axis)? else { return Ok(None) };
     let scale = scale * q.scale * k.scale;
     if v.scale != 1.0 || scale.is_nan() || scale <= 0.0 {
         return Ok(None);
     }
 
     let output = shape(model, answering.id.into())?;
-    let (token_axis, depth_axis) = (answer.first.1, answer.second.1);
-    if depth_axis + 1 != output.len() {
+    if depth_place + 1 != output.len() {
         return Ok(None);
     }
-    let inner: usize = output[token_axis + 1..depth_axis].iter().product();
+    let inner: usize = match (answer.first, answer.heads.last()) {
+        (Some((_, token_place)), _) => output[token_place + 1..depth_place].iter().product(),
+        // Of one query each, all heads lie side by side; those along the last axis are of one picture.
+        (None, Some((_, _, last))) => output[*last],
+        (None, None) => 1,
+    };
     let attention = Attention {
         runtime: context.runtime.clone(),
         scale,
@@ -165,12 +170,12 @@ struct Operand {
 }
 
 impl Operand {
-    /// `axes` are the operand's: those of the heads in order, that of the tokens, that of the values.
+    /// `axes` are the operand's: those of the heads in order, that of the tokens if there are several, that of the values.
     fn trace(
         model: &TypedModel,
         end: OutletId,
         head_axes: &[usize],
-        token_axis: usize,
+        token_axis: Option<usize>,
         depth_axis: usize,
     ) -> TractResult<Option<Operand>> {
         let (mut root, mut scale) = (end, 1.0);
@@ -180,47 +185,29 @@ impl Operand {
             if let Some((source, factor)) = scaling(model, node)? {
                 scale *= factor;
                 root = source;
-            } else if node.op_is::<AxisOp>() || node.op_is::<Slice>() || selects(model, node)? {
+            } else if node.op_is::<AxisOp>() || selects(model, node)? {
                 path.push(node);
                 root = node.inputs[0];
             } else {
                 break;
             }
         }
-        let from = shape(model, root)?;
-        let count = from.iter().product::<usize>();
-        if count > MAX_COUNT {
-            return Ok(None);
-        }
-        let mut places = Tensor::from_shape(&from, &(0..count).map(|i| i as f32).collect::<Vec<_>>())?;
-        for node in path.into_iter().rev() {
-            let mut inputs = tvec!(places.into_tvalue());
-            for input in &node.inputs[1..] {
-                let constant = model.outlet_fact(*input)?.konst.clone();
-                inputs.push(constant.context("a path of constants was checked")?.into_tvalue());
-            }
-            let Some(moved) = node.op.eval_out_of_plan(inputs)? else { return Ok(None) };
-            places = moved.into_iter().next().context("an axis operation has one output")?.into_tensor();
-        }
-        let mut order: Vec<usize> = head_axes.iter().copied().chain([token_axis, depth_axis]).collect();
-        let (tokens, depth) = (places.shape()[token_axis], places.shape()[depth_axis]);
+        path.reverse();
+        let places = places(model, &shape(model, root)?, &path)?;
+        let mut order: Vec<usize> = head_axes.iter().copied().chain(token_axis).chain([depth_axis]).collect();
+        let (tokens, depth) = (token_axis.map_or(1, |axis| places.shape()[axis]), places.shape()[depth_axis]);
         // Axes that were left out are 1 long and may stand anywhere.
         let left_out: Vec<usize> = (0..places.rank()).filter(|axis| !order.contains(axis)).collect();
         order.splice(0..0, left_out);
         let places = places.permute_axes(&order)?;
         let places = places.try_as_plain_ram()?;
-        let heads = strided(places.as_slice::<f32>()?, tokens, depth);
+        let heads = strided(places.as_slice()?, tokens, depth);
         Ok(heads.map(|heads| Operand { root, heads, scale }))
     }
 }
 
-/// Whether `node` gathers by a constant from its first input.
-fn selects(model: &TypedModel, node: &TypedNode) -> TractResult<bool> {
-    Ok(node.op_is::<Gather>() && model.outlet_fact(node.inputs[1])?.konst.is_some())
-}
-
 /// Reads `[head][token][value]` places as heads whose tokens lie one stride apart, if that is what they are.
-fn strided(places: &[f32], tokens: usize, depth: usize) -> Option<Heads> {
+fn strided(places: &[i32], tokens: usize, depth: usize) -> Option<Heads> {
     let stride = if tokens > 1 { (places[depth] - places[0]) as usize } else { 0 };
     let starts: Vec<usize> = places.chunks_exact(tokens * depth).map(|head| head[0] as usize).collect();
     let as_expected = places.chunks_exact(depth).enumerate().all(|(row, values)| {

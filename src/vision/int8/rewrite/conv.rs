@@ -9,9 +9,21 @@ use super::Context;
 use super::epilogue::Epilogue;
 use super::layout::{chain_above, shape};
 use crate::vision::int8::glue::{Activation, Scale};
-use crate::vision::int8::ops::{Conv as Int8Conv, Depthwise, DepthwiseWeights, PixelConv, Window};
-use crate::vision::int8::packed::{Inner, Packed};
+use crate::vision::int8::ops::{
+    Conv as Int8Conv, Depthwise, DepthwiseWeights, PixelConv, Window, Winograd, WinogradWeights,
+};
+use crate::vision::int8::packed::{Inner, Matrix, Packed};
 use crate::vision::int8::weight::QuantWeight;
+
+/// What Winograd's form is for.
+const WINOGRAD_WINDOW: Window = Window { kernel: (3, 3), stride: (1, 1), before: (1, 1), after: (1, 1) };
+
+/// Channels from which on it is quicker. The same for every kernel, even where it is not: embeddings of one bundle must agree on all boards
+/// more closely than two ways to quantise do.
+const WINOGRAD_CHANNELS: usize = 128;
+
+/// Its channels are multiples of the widest register's values.
+const LANES: usize = 16;
 
 /// A two-dimensional convolution that our operators can take over.
 struct Found<'a> {
@@ -87,20 +99,38 @@ impl<'a> Found<'a> {
 
     /// `None` when something other than a clamp is to be fused.
     fn depthwise(&self, context: &Context) -> TractResult<Option<Depthwise>> {
-        let clamp = match self.epilogue.activation {
-            Activation::Identity => (f32::NEG_INFINITY, f32::INFINITY),
-            Activation::Clamp { low, high } => (low, high),
-            _ => return Ok(None),
-        };
-        if self.epilogue.residual.is_some() {
-            return Ok(None);
-        }
+        let Some(clamp) = self.clamp() else { return Ok(None) };
         let (values, scale) = self.values()?;
         let (taps, channels) = (self.window.kernel.0 * self.window.kernel.1, scale.len());
         let tap = |i: usize| f32::from(values[i % channels * taps + i / channels]) * scale[i % channels];
         let taps = (0..taps * channels).map(tap).collect();
         let weights = Arc::new(DepthwiseWeights { taps, bias: self.epilogue.bias.clone() });
         Ok(Some(Depthwise { runtime: context.runtime.clone(), weights, window: self.window, clamp }))
+    }
+
+    /// `None` where Winograd's form is no gain or something other than a clamp is to be fused.
+    fn winograd(&self, context: &Context) -> TractResult<Option<Winograd>> {
+        let Some(clamp) = self.clamp() else { return Ok(None) };
+        let (c, n) = self.channels;
+        let pays = c.min(n) >= WINOGRAD_CHANNELS;
+        if self.window != WINOGRAD_WINDOW || !pays || !c.is_multiple_of(LANES) || !n.is_multiple_of(LANES) {
+            return Ok(None);
+        }
+        let (values, scale) = self.values()?;
+        let pack = |scale: &[f32], matrix: &Matrix| context.pack_now(&self.weight.name, Inner::plain(c), scale, matrix);
+        let weights = WinogradWeights::new((c, n), (&values, &scale), self.epilogue.bias.clone(), pack)?;
+        let weights = Arc::new(weights);
+        Ok(Some(Winograd { runtime: context.runtime.clone(), weights, clamp }))
+    }
+
+    /// The limits behind the convolution, if there is nothing else.
+    fn clamp(&self) -> Option<(f32, f32)> {
+        match self.epilogue.activation {
+            _ if self.epilogue.residual.is_some() => None,
+            Activation::Identity => Some((f32::NEG_INFINITY, f32::INFINITY)),
+            Activation::Clamp { low, high } => Some((low, high)),
+            _ => None,
+        }
     }
 
     fn pixels(&self, context: &Context) -> TractResult<PixelConv> {
@@ -165,6 +195,10 @@ pub fn rule(
     let mut inputs = patch.wire_node(format!("{name}.x.nhwc"), to_nhwc.clone(), &[x])?;
     let y = if found.is_depthwise() {
         let Some(op) = found.depthwise(context)? else { return Ok(None) };
+        patch.wire_node(name, op, &inputs)?
+    } else if found.group == 1
+        && let Some(op) = found.winograd(context).with_context(|| name.to_owned())?
+    {
         patch.wire_node(name, op, &inputs)?
     } else if found.group == 1 {
         if let Some(residual) = found.epilogue.residual {
@@ -266,6 +300,8 @@ fn is_positive(model: &TypedModel, outlet: OutletId) -> bool {
         clamps(conv.activation)
     } else if let Some(conv) = node.op_as::<PixelConv>() {
         clamps(conv.activation)
+    } else if let Some(conv) = node.op_as::<Winograd>() {
+        conv.clamp.0 >= 0.0
     } else if let Some(Depthwise { weights, clamp, .. }) = node.op_as::<Depthwise>() {
         // An average, say.
         let keeps = weights.taps.iter().chain(&weights.bias).all(|value| *value >= 0.0);

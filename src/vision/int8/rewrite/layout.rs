@@ -1,5 +1,6 @@
-//! Axis moves: making them, and dropping those that cancel.
+//! Where values go: axis moves, making them and dropping those that cancel, and operators that select.
 
+use tract_onnx::tract_core::ops::array::{Gather, Slice};
 use tract_onnx::tract_core::ops::change_axes::perm_to_ops;
 use tract_onnx::tract_hir::internal::*;
 
@@ -33,6 +34,29 @@ pub fn reshape(patch: &mut TypedModelPatch, name: &str, wire: OutletId, to: &[us
     let dims = |shape: &[usize]| shape.iter().map(|d| d.to_dim()).collect();
     let op = AxisOp::Reshape(0, dims(&from), dims(to));
     Ok(patch.wire_node(format!("{name}.reshape"), op, &[wire])?[0])
+}
+
+/// Whether `node` passes on values of its first input that do not depend on them.
+pub fn selects(model: &TypedModel, node: &TypedNode) -> TractResult<bool> {
+    let gathers = node.op_is::<Gather>() && model.outlet_fact(node.inputs[1])?.konst.is_some();
+    Ok(gathers || node.op_is::<Slice>())
+}
+
+/// Where the values that come out of `path` stood: the numbers 0, 1, 2 … of a tensor `from`, sent through those operators. Each of
+/// them moves or [`selects`].
+pub fn places(model: &TypedModel, from: &[usize], path: &[&TypedNode]) -> TractResult<Tensor> {
+    let count = i32::try_from(from.iter().product::<usize>())?;
+    let mut places = Tensor::from_shape(from, &(0..count).collect::<Vec<_>>())?;
+    for node in path {
+        let mut inputs = tvec!(places.into_tvalue());
+        for input in &node.inputs[1..] {
+            let constant = model.outlet_fact(*input)?.konst.clone();
+            inputs.push(constant.context("selected by a constant")?.into_tvalue());
+        }
+        let moved = node.op.eval_out_of_plan(inputs)?.with_context(|| format!("{node} moves nothing"))?;
+        places = moved.into_iter().next().context("one output")?.into_tensor();
+    }
+    Ok(places)
 }
 
 /// Replaces every chain of axis operations that leaves the order of values alone by one reshape.

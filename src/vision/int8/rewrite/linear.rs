@@ -1,4 +1,4 @@
-//! Products with an int8 weight, as plain `[m, k] → [m, n]` layers.
+//! Products with an int8 weight, as plain `[m, k] → [m, n]` layers: found first, packed when the other rules are done with them.
 
 use tract_onnx::tract_core::axes::Axis;
 use tract_onnx::tract_core::ops::einsum::EinSum;
@@ -7,9 +7,85 @@ use tract_onnx::tract_hir::internal::*;
 use super::Context;
 use super::epilogue::Epilogue;
 use super::layout::{permute, reshape, shape};
-use crate::vision::int8::ops::Linear;
-use crate::vision::int8::packed::{Inner, Packed};
+use crate::vision::int8::glue::Activation;
+use crate::vision::int8::ops::{Linear, Norm};
+use crate::vision::int8::packed::Inner;
 use crate::vision::int8::weight::QuantWeight;
+
+/// The weight of a layer as a matrix.
+#[derive(Debug)]
+pub struct Weight {
+    /// The integers and a scale a column.
+    pub of: QuantWeight,
+    /// Where each input of column 0 stands among the integers.
+    pub places: Vec<usize>,
+    /// How far on the next column's are.
+    pub stride: usize,
+}
+
+impl Weight {
+    /// The weight as a matrix of (columns, inner) under `axes`.
+    fn new(of: &QuantWeight, axes: &Axes) -> TractResult<Weight> {
+        let shape = of.shape();
+        let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
+        // The offset of every inner index: the product set of the summed axes, the last running fastest.
+        let mut places = vec![0usize];
+        for (_, w) in &axes.inner {
+            places = places.iter().flat_map(|base| (0..shape[*w]).map(move |i| base + i * stride(*w))).collect();
+        }
+        let column_axis = axes.columns[0].0;
+        ensure!(column_axis == of.axis, "weights are quantised along an axis that is not their output channels");
+        Ok(Weight { of: of.clone(), places, stride: stride(column_axis) })
+    }
+
+    /// Output channels.
+    pub fn columns(&self) -> usize {
+        self.of.scale.len()
+    }
+}
+
+/// A [`Linear`] layer that has yet to get its packed weights.
+#[derive(Debug, Clone)]
+pub struct FoundLinear {
+    /// The weights.
+    pub weight: Arc<Weight>,
+    /// One a column.
+    pub bias: Arc<Vec<f32>>,
+    /// Applied to the rows first.
+    pub norm: Option<Arc<Norm>>,
+    /// Applied last.
+    pub activation: Activation,
+    /// Whether there is a second input.
+    pub residual: bool,
+}
+
+impl PartialEq for FoundLinear {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.weight, &other.weight)
+    }
+}
+
+impl Eq for FoundLinear {}
+
+impl Op for FoundLinear {
+    fn name(&self) -> StaticName {
+        "FoundLinear".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for FoundLinear {
+    not_out_of_plan!();
+}
+
+impl TypedOp for FoundLinear {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(f32::fact([inputs[0].shape[0].clone(), self.weight.columns().to_dim()])))
+    }
+
+    as_op!();
+}
 
 /// Where the axes of a product of an activation with a weight go.
 #[derive(Debug)]
@@ -66,9 +142,9 @@ impl Axes {
     }
 }
 
-/// See the module.
+/// Finds the layers.
 pub fn rule(
-    context: &Context,
+    _context: &Context,
     model: &TypedModel,
     node: &TypedNode,
     name: &str,
@@ -86,14 +162,11 @@ pub fn rule(
     let shapes = [shape(model, node.inputs[0])?, shape(model, node.inputs[1])?];
     let Some(axes) = Axes::of(op, activation, &shapes) else { return Ok(None) };
     let [(_, channel_axis)] = axes.columns[..] else { return Ok(None) };
-    let weights = pack(context, weight, &axes).with_context(|| name.to_owned())?;
-
-    let bias = vec![0.0; weights.columns];
-    let mut epilogue = Epilogue::follow(model, node, channel_axis, weights.columns, bias)?;
-    epilogue.bias.resize(weights.padded_columns(), 0.0);
+    let weight = Weight::new(weight, &axes).with_context(|| name.to_owned())?;
+    let (k, n) = (weight.places.len(), weight.columns());
+    let epilogue = Epilogue::follow(model, node, channel_axis, n, vec![0.0; n])?;
 
     let mut patch = TypedModelPatch::new("int8 linear layer");
-    let (k, n) = (weights.inner.len(), weights.columns);
     let m = shapes[activation].iter().product::<usize>() / k;
     let x = patch.tap_model(model, node.inputs[activation])?;
     let x = permute(&mut patch, &format!("{name}.x"), x, &axes.activation_order())?;
@@ -104,9 +177,8 @@ pub fn rule(
         let wire = permute(&mut patch, &format!("{name}.residual"), wire, &order)?;
         inputs.push(reshape(&mut patch, &format!("{name}.residual"), wire, &[m, n])?);
     }
-    let layer = Linear {
-        runtime: context.runtime.clone(),
-        weights: Arc::new(weights),
+    let layer = FoundLinear {
+        weight: Arc::new(weight),
         bias: Arc::new(epilogue.bias),
         norm: None,
         activation: epilogue.activation,
@@ -123,16 +195,25 @@ pub fn rule(
     Ok(Some(patch))
 }
 
-/// Packs the weight as a matrix of (columns, inner) under `axes`.
-fn pack(context: &Context, weight: &QuantWeight, axes: &Axes) -> TractResult<Packed> {
-    let shape = weight.shape();
-    let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
-    // The offset of every inner index: the product set of the summed axes, the last running fastest.
-    let mut inner = vec![0usize];
-    for (_, w) in &axes.inner {
-        inner = inner.iter().flat_map(|base| (0..shape[*w]).map(move |i| base + i * stride(*w))).collect();
-    }
-    let column_axis = axes.columns[0].0;
-    ensure!(column_axis == weight.axis, "weights are quantised along an axis that is not their output channels");
-    context.pack(weight, Inner::plain(inner.len()), &inner, stride(column_axis))
+/// Packs their weights.
+pub fn pack(
+    context: &Context,
+    model: &TypedModel,
+    node: &TypedNode,
+    name: &str,
+    op: &FoundLinear,
+) -> TractResult<Option<TypedModelPatch>> {
+    let Weight { of, places, stride } = &*op.weight;
+    let weights = context.pack(of, Inner::plain(places.len()), places, *stride).with_context(|| name.to_owned())?;
+    let mut bias = op.bias.to_vec();
+    bias.resize(weights.padded_columns(), 0.0);
+    let layer = Linear {
+        runtime: context.runtime.clone(),
+        weights: Arc::new(weights),
+        bias: Arc::new(bias),
+        norm: op.norm.clone(),
+        activation: op.activation,
+        residual: op.residual,
+    };
+    Ok(Some(TypedModelPatch::replace_single_op(model, node, &node.inputs, layer)?))
 }

@@ -1,22 +1,24 @@
 //! Turns a bundle's graph, as imported, into one of our operators.
 //!
-//! Three passes. The first runs on the graph as the file spells it: convolutions with an int8 kernel become NHWC
+//! Four passes. The first runs on the graph as the file spells it: convolutions with an int8 kernel become NHWC
 //! operators (the first of them reading RGB bytes), with the activation and the residual behind them fused; average
 //! pools follow, and the axis moves this puts between neighbours cancel when tract declutters. The second runs on the decluttered graph:
-//! products with an int8 weight become [`Linear`](super::ops::Linear) layers over a plain matrix, with bias,
-//! activation and residual fused, and layer normalisations get a kernel or are fused into the one layer they feed. The
-//! third drops chains of axis operations that cancel; what then stands next to each other is fused: a depthwise convolution
-//! with the pointwise one behind it.
+//! products with an int8 weight are found as layers over a plain matrix, with bias, activation and residual fused, and attention
+//! between them. The third drops chains of axis operations that cancel, rows that nobody reads, and the keys and values of a single query. Then what stands next to each other
+//! is fused: a depthwise convolution with the pointwise one behind it, a layer normalisation with the one layer it feeds; and the layers
+//! get their packed weights, as [`Linear`](super::ops::Linear).
 //!
 //! A product the rules do not recognise keeps its [`QuantWeight`](super::weight::QuantWeight) and is computed by tract
 //! from weights it dequantises on every run: slow but right. [`super::super::encoder`]'s op histogram shows it.
 
 mod attention;
+mod attention_pool;
 mod conv;
 mod epilogue;
 mod layout;
 mod linear;
 mod norm;
+mod rows;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -24,11 +26,12 @@ use tract_onnx::tract_hir::internal::*;
 
 use super::import::ImportedNorm;
 use super::kernels::memory::Arena;
-use super::ops::{Conv as Int8Conv, Linear};
+use super::ops::{Attention, Conv as Int8Conv, Linear};
 use super::packed::{Inner, Matrix, Packed};
 use super::runtime::Runtime;
 use super::store::Store;
 use super::weight::{QuantWeight, Values};
+use linear::FoundLinear;
 use tract_onnx::tract_core::ops::cnn::{Conv, SumPool};
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::nn::Softmax;
@@ -60,12 +63,21 @@ impl Context {
             (Values::Packed(_), Some(store)) => store.packed(kernel, &weight.name, inner, scale),
             _ => {
                 let values = weight.values()?.try_as_plain_ram()?;
-                let matrix = Matrix { values: values.as_slice::<i8>()?, places, stride };
-                let mut arena = self.arena.lock().unwrap_or_else(PoisonError::into_inner);
-                Packed::new((kernel, &mut arena), &weight.name, inner, scale, &matrix)
+                return self.pack_now(
+                    &weight.name,
+                    inner,
+                    scale,
+                    &Matrix { values: values.as_slice::<i8>()?, places, stride },
+                );
             }
         };
         packed.map_err(TractError::msg)
+    }
+
+    /// A matrix with one scale a column as the kernel reads it.
+    fn pack_now(&self, name: &str, inner: Inner, scale: &[f32], matrix: &Matrix) -> TractResult<Packed> {
+        let mut arena = self.arena.lock().unwrap_or_else(PoisonError::into_inner);
+        Packed::new((&self.runtime.kernel, &mut arena), name, inner, scale, matrix).map_err(TractError::msg)
     }
 }
 
@@ -93,10 +105,13 @@ pub fn rewrite(context: Context, mut model: TypedModel) -> TractResult<TypedMode
     apply::<EinSum>(&context, &mut model, linear::rule)?;
     apply::<Softmax>(&context, &mut model, attention::rule)?;
     layout::straighten(&mut model)?;
+    rows::keep(&mut model)?;
+    apply::<Attention>(&context, &mut model, attention_pool::rule)?;
     apply::<Int8Conv>(&context, &mut model, conv::separable)?;
     apply::<Int8Conv>(&context, &mut model, conv::positive)?;
-    apply::<Linear>(&context, &mut model, norm::fuse)?;
+    apply::<FoundLinear>(&context, &mut model, norm::fuse)?;
     apply::<ImportedNorm>(&context, &mut model, norm::rule)?;
+    apply::<FoundLinear>(&context, &mut model, linear::pack)?;
     model.into_optimized()
 }
 

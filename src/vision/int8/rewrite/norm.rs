@@ -4,8 +4,9 @@ use tract_onnx::tract_hir::internal::*;
 
 use super::Context;
 use super::layout::{chain_above, reshape, shape};
+use super::linear::FoundLinear;
 use crate::vision::int8::import::ImportedNorm;
-use crate::vision::int8::ops::{LayerNorm, Linear};
+use crate::vision::int8::ops::LayerNorm;
 
 /// Fuses a normalisation that feeds one linear layer and nothing else.
 pub fn fuse(
@@ -13,13 +14,13 @@ pub fn fuse(
     model: &TypedModel,
     node: &TypedNode,
     name: &str,
-    op: &Linear,
+    op: &FoundLinear,
 ) -> TractResult<Option<TypedModelPatch>> {
     let (root, chain) = chain_above(model, node.inputs[0]);
     let source = model.node(root.node);
     let Some(ImportedNorm(norm)) = source.op_as::<ImportedNorm>() else { return Ok(None) };
     let only_reshaped = chain.iter().all(|op| !matches!(op, AxisOp::Move(..)));
-    let rows_kept = norm.gain.len() == op.weights.inner.len();
+    let rows_kept = norm.gain.len() == op.weight.places.len();
     if op.norm.is_some() || !only_reshaped || !rows_kept || !feeds_only(model, root, node.id)? {
         return Ok(None);
     }
@@ -27,7 +28,7 @@ pub fn fuse(
     let mut inputs = patch.taps(model, &node.inputs)?;
     let tap = patch.tap_model(model, source.inputs[0])?;
     inputs[0] = reshape(&mut patch, &format!("{name}.norm"), tap, &shape(model, node.inputs[0])?)?;
-    let wire = patch.wire_node(name, Linear { norm: Some(norm.clone()), ..op.clone() }, &inputs)?;
+    let wire = patch.wire_node(name, FoundLinear { norm: Some(norm.clone()), ..op.clone() }, &inputs)?;
     patch.shunt_outside(model, node.id.into(), wire[0])?;
     Ok(Some(patch))
 }

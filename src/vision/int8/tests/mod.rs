@@ -10,7 +10,7 @@ use prost::Message;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
-use self::models::{Transformer, convolutional};
+use self::models::{Transformer, attention_pooled, convolutional};
 use super::KernelChoice;
 use super::store::{Key, Store, StoreError};
 use crate::vision::encoder::{Encoder, EncoderError, EncoderOptions, InputSpec};
@@ -54,17 +54,20 @@ fn assert_taken_over(encoder: &Encoder, expected: &[(&str, usize)]) {
 
 #[test]
 fn a_transformer_is_taken_over_and_close_on_every_kernel() {
-    for quick in [false, true] {
-        let shape = Transformer { quick, ..Transformer::SMALL };
+    // In the last block the class token alone goes on, and where there are tokens enough, no keys and values are computed for it.
+    let pooled = [("LinearInt8", 8), ("AttentionF32", 1), ("AttentionPoolInt8", 1), ("PixelConvInt8", 1)];
+    let few_tokens = [("LinearInt8", 9), ("AttentionF32", 2), ("PixelConvInt8", 1)];
+    for (size, quick, expected) in [(48, false, &pooled[..]), (48, true, &pooled), (32, false, &few_tokens)] {
+        let shape = Transformer { size, quick, ..Transformer::SMALL };
         let pixels = picture(shape.size, 1);
         let f32 = encoder(&shape.model(false), shape.size, &EncoderOptions::default()).encode(&pixels).unwrap();
         let int8 = shape.model(true);
         for kernel in KernelChoice::ALL.into_iter().filter(|k| k.kernel().is_some()) {
             let mut encoder =
                 encoder(&int8, shape.size, &EncoderOptions { kernel: Some(kernel), ..Default::default() });
-            assert_taken_over(&encoder, &[("LinearInt8", 9), ("AttentionF32", 2), ("PixelConvInt8", 1)]);
+            assert_taken_over(&encoder, expected);
             let cosine = cosine(&encoder.encode(&pixels).unwrap(), &f32);
-            assert!(cosine > 0.9985, "{kernel:?}, quick: {quick}: {cosine}");
+            assert!(cosine > 0.9985, "{kernel:?}, size {size}, quick: {quick}: {cosine}");
         }
     }
 }
@@ -87,6 +90,35 @@ fn a_convolutional_tower_is_taken_over_and_close_on_every_kernel() {
     }
 }
 
+#[test]
+fn an_attention_pool_is_taken_over_and_close_on_every_kernel() {
+    let pixels = picture(32, 4);
+    let f32 = encoder(&attention_pooled(false), 32, &EncoderOptions::default()).encode(&pixels).unwrap();
+    for kernel in KernelChoice::ALL.into_iter().filter(|k| k.kernel().is_some()) {
+        let options = EncoderOptions { kernel: Some(kernel), ..Default::default() };
+        let mut encoder = encoder(&attention_pooled(true), 32, &options);
+        assert_taken_over(
+            &encoder,
+            &[("ConvInt8", 2), ("WinogradInt8", 1), ("AttentionPoolInt8", 1), ("LinearInt8", 1)],
+        );
+        let cosine = cosine(&encoder.encode(&pixels).unwrap(), &f32);
+        assert!(cosine > 0.998, "{kernel:?}: {cosine}");
+    }
+}
+
+/// Of the last block but its keys and values, only the class token's row is computed.
+#[test]
+fn rows_that_nobody_reads_are_not_computed() {
+    let shape = Transformer { size: 64, layers: 1, ..Transformer::SMALL };
+    let (tokens, width, embed) = (17, shape.width as u64, shape.embed as u64);
+    let patches = (tokens - 1) * 3 * 16 * 16 * width;
+    // Queries, keys and values are four matrices times one vector; two products with each token for each of two heads.
+    let pool = 3 * width * width + 2 * 2 * tokens * width;
+    let behind = (1 + 4 + 4) * width * width + width * embed;
+    let macs = encoder(&shape.model(true), shape.size, &EncoderOptions::default()).macs();
+    assert_eq!(macs, patches + pool + behind);
+}
+
 /// Where the colours share one standard deviation, the first layer reads the picture in place.
 #[test]
 fn one_standard_deviation_for_all_colours_is_the_same_function() {
@@ -107,7 +139,11 @@ fn one_standard_deviation_for_all_colours_is_the_same_function() {
 
 #[test]
 fn threads_and_batches_change_nothing() {
-    for (model, size) in [(Transformer::SMALL.model(true), Transformer::SMALL.size), (convolutional(true), 37)] {
+    for (model, size) in [
+        (Transformer::SMALL.model(true), Transformer::SMALL.size),
+        (convolutional(true), 37),
+        (attention_pooled(true), 32),
+    ] {
         let pictures = [picture(size, 1), picture(size, 2), picture(size, 3)];
         let mut single = encoder(&model, size, &EncoderOptions::default());
         let one_by_one: Vec<f32> = pictures.iter().flat_map(|p| single.encode(p).unwrap()).collect();
@@ -129,10 +165,12 @@ fn on_disk(model: &ModelProto) -> (tempfile::TempDir, PathBuf) {
 
 #[test]
 fn packed_weights_are_the_same_model_on_every_kernel() {
-    // What stays in the model: the first layer's weight, and those of depthwise layers.
-    for (model, size, left) in
-        [(Transformer::SMALL.model(true), Transformer::SMALL.size, 1), (convolutional(true), 37, 2)]
-    {
+    // What stays in the model: the first layer's weight, those of depthwise layers, of attention pools and of Winograd's form.
+    for (model, size, left) in [
+        (Transformer::SMALL.model(true), Transformer::SMALL.size, 2),
+        (convolutional(true), 37, 2),
+        (attention_pooled(true), 32, 5),
+    ] {
         let (folder, onnx) = on_disk(&model);
         let (folder, spec, pixels) = (folder.path(), spec(size), picture(size, 1));
         for kernel in KernelChoice::ALL.into_iter().filter(|k| k.kernel().is_some()) {
@@ -151,7 +189,7 @@ fn packed_weights_are_the_same_model_on_every_kernel() {
             assert_eq!(int8.count(), left, "weights that are held twice");
             assert!(matches!(Store::open(&path, &key("b")), Err(StoreError::Other { .. })));
             let mut earlier = std::fs::read(&path).unwrap();
-            earlier[..8].copy_from_slice(b"RCLIPPK1");
+            earlier[..8].copy_from_slice(b"RCLIPPK2");
             std::fs::write(&path, earlier).unwrap();
             assert!(matches!(Store::open(&path, &key("a")), Err(StoreError::Other { .. })), "of an earlier form");
         }
@@ -228,7 +266,7 @@ fn outlier_channels_do_not_break_vit_b_32() {
     let encode = |int8: bool| -> Vec<Vec<f32>> {
         let mut encoder = encoder(&shape.model(int8), shape.size, &EncoderOptions::default());
         if int8 {
-            let expected = [("LinearInt8", 4 * layers + 1), ("AttentionF32", layers), ("PixelConvInt8", 1)];
+            let expected = [("LinearInt8", 4 * layers), ("AttentionPoolInt8", 1), ("PixelConvInt8", 1)];
             assert_taken_over(&encoder, &expected);
         }
         pictures.iter().map(|p| encoder.encode(p).unwrap()).collect()
@@ -247,7 +285,8 @@ fn shipped_bundles_are_taken_over() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     for (name, size, expected) in [
         ("default", 128, &[("SeparableInt8", 13), ("LinearInt8", 1), ("PixelConvInt8", 1)][..]),
-        ("vit-tiny", 0, &[("PixelConvInt8", 1)][..]),
+        // All its tokens go on: of their mean, none is left out.
+        ("vit-tiny", 0, &[("LinearInt8", 25), ("AttentionF32", 6), ("PixelConvInt8", 1)][..]),
     ] {
         let file = models.join(name).join("image.onnx");
         let manifest = std::fs::read_to_string(models.join(name).join("manifest.toml"));

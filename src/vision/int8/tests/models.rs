@@ -1,4 +1,4 @@
-//! The models the tests run: a small convolutional tower with every kind of layer, and vision transformers.
+//! The models the tests run: small convolutional towers with every kind of layer, and vision transformers.
 
 use tract_onnx::pb::ModelProto;
 
@@ -25,6 +25,46 @@ pub fn convolutional(int8: bool) -> ModelProto {
     let x = w.op("Flatten", &[&x], &[]);
     let x = w.linear(&x, (36, 32), 0.2);
     w.finish(&x)
+}
+
+/// Convolutions, one of them of many channels, and an attention pool, in which the mean of all pixels asks them, as OpenCLIP exports it.
+pub fn attention_pooled(int8: bool) -> ModelProto {
+    let (width, head) = (64i64, 16i64);
+    let mut w = Writer::new(int8);
+    let x = w.conv("image", [32, 3, 3, 3], 2, 1, 1);
+    let x = w.op("Relu", &[&x], &[]);
+    let x = w.conv(&x, [128, 32, 3, 3], 2, 1, 1);
+    let x = w.op("Relu", &[&x], &[]);
+    let x = w.conv(&x, [128, 128, 3, 3], 1, 1, 1);
+    let x = w.op("Relu", &[&x], &[]);
+    let x = w.conv(&x, [width as usize, 128, 3, 3], 2, 1, 1);
+    let x = w.op("Relu", &[&x], &[]);
+    let flat = w.ints(&[3], &[0, width, -1]);
+    let x = w.op("Reshape", &[&x, &flat], &[]);
+    let x = w.op("Transpose", &[&x], &[("perm", Value::Ints(&[0, 2, 1]))]);
+    let [zero, one] = [0, 1].map(|i| w.ints(&[1], &[i]));
+    let mean = w.op("ReduceMean", &[&x, &one], &[("keepdims", Value::Int(1))]);
+    let x = w.op("Concat", &[&mean, &x], &[("axis", Value::Int(1))]);
+    let place = w.randoms(17 * 64, 0.2);
+    let place = w.floats(&[17, 64], &place);
+    let x = w.op("Add", &[&x, &place], &[]);
+    let asking = w.op("Slice", &[&x, &zero, &one, &one], &[]);
+    let heads = w.ints(&[4], &[0, -1, width / head, head]);
+    let [q, k, v] = [&asking, &x, &x].map(|x| {
+        let y = w.linear(x, (64, 64), 0.2);
+        w.op("Reshape", &[&y, &heads], &[])
+    });
+    let q = w.op("Transpose", &[&q], &[("perm", Value::Ints(&[0, 2, 1, 3]))]);
+    let k = w.op("Transpose", &[&k], &[("perm", Value::Ints(&[0, 2, 3, 1]))]);
+    let v = w.op("Transpose", &[&v], &[("perm", Value::Ints(&[0, 2, 1, 3]))]);
+    let scores = w.op("MatMul", &[&q, &k], &[]);
+    let scores = w.op("Softmax", &[&scores], &[("axis", Value::Int(-1))]);
+    let y = w.op("MatMul", &[&scores, &v], &[]);
+    let y = w.op("Transpose", &[&y], &[("perm", Value::Ints(&[0, 2, 1, 3]))]);
+    let join = w.ints(&[2], &[-1, width]);
+    let y = w.op("Reshape", &[&y, &join], &[]);
+    let y = w.linear(&y, (64, 32), 0.2);
+    w.finish(&y)
 }
 
 /// The shape of a vision transformer.
