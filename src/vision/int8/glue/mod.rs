@@ -22,5 +22,5 @@ pub use norm::layer_norm;
 pub use quantise::{Quantise, Scale, encode, quantise, range};
 pub use winograd::{FromTiles, PLACES, Tiles, winograd_input, winograd_output, winograd_weight};
 
-/// Lanes of the widest register.
-const MAX_LANES: usize = 16;
+/// Lanes of the widest register: rows of as many values, or a multiple of that, are whole registers for every kernel.
+pub const MAX_LANES: usize = 16;

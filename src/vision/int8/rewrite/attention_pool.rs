@@ -6,15 +6,12 @@ use super::Context;
 use super::layout::{chain_above, reshape, shape};
 use super::linear::{FoundLinear, Weight};
 use super::rows::pick;
-use crate::vision::int8::glue::Activation;
+use crate::vision::int8::glue::{Activation, MAX_LANES};
 use crate::vision::int8::ops::{Attention, AttentionPool, Heads, Projection};
 use crate::vision::int8::weight::Values;
 
 /// Fewest tokens from which on two matrices times one vector in f32 are less than times each token in int8.
 const LEAST_TOKENS: usize = 8;
-
-/// Token widths that the operator takes are multiples of the widest register's values.
-const LANES: usize = 16;
 
 /// See the module.
 pub fn rule(
@@ -37,7 +34,7 @@ pub fn rule(
         && op.operands[2].tokens == tokens
         && tokens >= LEAST_TOKENS
         && answering[0] == pictures * tokens
-        && answering[1].is_multiple_of(LANES);
+        && answering[1].is_multiple_of(MAX_LANES);
     if !fits || !one_source || !all(&k) || !all(&v) {
         return Ok(None);
     }

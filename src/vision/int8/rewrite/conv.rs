@@ -8,7 +8,7 @@ use tract_onnx::tract_hir::internal::*;
 use super::Context;
 use super::epilogue::Epilogue;
 use super::layout::{chain_above, shape};
-use crate::vision::int8::glue::{Activation, Scale};
+use crate::vision::int8::glue::{Activation, MAX_LANES, Scale};
 use crate::vision::int8::ops::{
     Conv as Int8Conv, Depthwise, DepthwiseWeights, PixelConv, Window, Winograd, WinogradWeights,
 };
@@ -21,9 +21,6 @@ const WINOGRAD_WINDOW: Window = Window { kernel: (3, 3), stride: (1, 1), before:
 /// Channels from which on it is quicker. The same for every kernel, even where it is not: embeddings of one bundle must agree on all boards
 /// more closely than two ways to quantise do.
 const WINOGRAD_CHANNELS: usize = 128;
-
-/// Its channels are multiples of the widest register's values.
-const LANES: usize = 16;
 
 /// A two-dimensional convolution that our operators can take over.
 struct Found<'a> {
@@ -113,7 +110,7 @@ impl<'a> Found<'a> {
         let Some(clamp) = self.clamp() else { return Ok(None) };
         let (c, n) = self.channels;
         let pays = c.min(n) >= WINOGRAD_CHANNELS;
-        if self.window != WINOGRAD_WINDOW || !pays || !c.is_multiple_of(LANES) || !n.is_multiple_of(LANES) {
+        if self.window != WINOGRAD_WINDOW || !pays || !c.is_multiple_of(MAX_LANES) || !n.is_multiple_of(MAX_LANES) {
             return Ok(None);
         }
         let (values, scale) = self.values()?;
