@@ -88,4 +88,4 @@ macro_rules! equal_by_identity {
         impl Eq for $op {}
     };
 }
-use equal_by_identity;
+pub(super) use equal_by_identity;

@@ -3,7 +3,7 @@
 use tract_onnx::tract_hir::internal::*;
 
 use super::Context;
-use super::layout::{chain_above, reshape, shape};
+use super::layout::{reshape, same, shape};
 use super::linear::{FoundLinear, Weight};
 use super::rows::pick;
 use crate::vision::int8::glue::{Activation, MAX_LANES};
@@ -29,13 +29,12 @@ pub fn rule(
     let (asking, answering) = (shape(model, q.input)?, shape(model, k.input)?);
     let pictures = q.rows.len();
     let all = |operand: &Operand| operand.rows.iter().copied().eq((0..pictures).map(|picture| picture * tokens));
-    let one_source = chain_above(model, k.input).0 == chain_above(model, v.input).0;
     let fits = op.operands[0].tokens == 1
         && op.operands[2].tokens == tokens
         && tokens >= LEAST_TOKENS
         && answering[0] == pictures * tokens
         && answering[1].is_multiple_of(MAX_LANES);
-    if !fits || !one_source || !all(&k) || !all(&v) {
+    if !fits || !same(model, k.input, v.input) || !all(&k) || !all(&v) {
         return Ok(None);
     }
     let depth = (op.operands[0].depth, op.operands[2].depth);

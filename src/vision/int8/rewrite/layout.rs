@@ -59,20 +59,28 @@ pub fn places(model: &TypedModel, from: &[usize], path: &[&TypedNode]) -> TractR
     Ok(places)
 }
 
-/// Replaces every chain of axis operations that leaves the order of values alone by one reshape.
-pub fn straighten(model: &mut TypedModel) -> TractResult<()> {
-    while let Some(patch) = find_chain(model)? {
+/// Applies what `find` finds, until that is nothing.
+pub fn exhaust(
+    model: &mut TypedModel,
+    find: impl Fn(&TypedModel) -> TractResult<Option<TypedModelPatch>>,
+) -> TractResult<()> {
+    while let Some(patch) = find(model)? {
         patch.apply(model)?;
         model.compact()?;
     }
     Ok(())
 }
 
+/// Replaces every chain of axis operations that leaves the order of values alone by one reshape.
+pub fn straighten(model: &mut TypedModel) -> TractResult<()> {
+    exhaust(model, find_chain)
+}
+
 fn find_chain(model: &TypedModel) -> TractResult<Option<TypedModelPatch>> {
     for node in model.nodes.iter().filter(|n| !n.op_is::<AxisOp>()) {
         for &end in &node.inputs {
             let (root, chain) = chain_above(model, end);
-            if chain.len() > 1 && keeps_order(&shape(model, root)?, &chain)? {
+            if chain.len() > 1 && keeps_order(model, &shape(model, root)?, &chain)? {
                 let mut patch = TypedModelPatch::new("axis operations that cancel");
                 let tap = patch.tap_model(model, root)?;
                 let name = format!("{}.straight", model.node(end.node).name);
@@ -86,27 +94,58 @@ fn find_chain(model: &TypedModel) -> TractResult<Option<TypedModelPatch>> {
 }
 
 /// The first outlet above `end` that is not an axis operation's, and the operations from there to `end`.
-pub fn chain_above(model: &TypedModel, end: OutletId) -> (OutletId, Vec<&AxisOp>) {
+pub fn chain_above(model: &TypedModel, end: OutletId) -> (OutletId, Vec<&TypedNode>) {
     let mut root = end;
     let mut chain = vec![];
-    while let Some(op) = model.node(root.node).op_as::<AxisOp>() {
-        chain.push(op);
+    while model.node(root.node).op_is::<AxisOp>() {
+        chain.push(model.node(root.node));
         root = model.node(root.node).inputs[0];
     }
     chain.reverse();
     (root, chain)
 }
 
-/// Follows each value through the chain.
-fn keeps_order(from: &[usize], chain: &[&AxisOp]) -> TractResult<bool> {
-    if chain.iter().all(|op| !matches!(op, AxisOp::Move(..))) {
+/// Whether a chain of axis operations moves none, so that values stay in order whatever they are.
+pub fn only_reshapes(chain: &[&TypedNode]) -> bool {
+    chain.iter().all(|node| !matches!(node.op_as(), Some(AxisOp::Move(..))))
+}
+
+/// Whether two outlets hold the same values in the same order, for they come from one through equal axis operations.
+pub fn same(model: &TypedModel, a: OutletId, b: OutletId) -> bool {
+    let [left, right] = [a, b].map(|outlet| model.node(outlet.node));
+    a == b
+        || left.op_as::<AxisOp>().is_some_and(|op| right.op_as() == Some(op))
+            && same(model, left.inputs[0], right.inputs[0])
+}
+
+fn keeps_order(model: &TypedModel, from: &[usize], chain: &[&TypedNode]) -> TractResult<bool> {
+    if only_reshapes(chain) {
         return Ok(true);
     }
-    let count = from.iter().product::<usize>() as i32;
-    let mut numbers = Tensor::from_shape(from, &(0..count).collect::<Vec<_>>())?;
-    for op in chain {
-        op.change_tensor(&mut numbers, false)?;
+    let places = places(model, from, chain)?;
+    let places = places.try_as_plain_ram()?;
+    Ok(places.as_slice::<i32>()?.iter().copied().eq(0..places.len() as i32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_values_are_told_from_those_in_another_order() {
+        let mut model = TypedModel::default();
+        let x = model.add_source("x", f32::fact([2, 3])).unwrap();
+        let mut wire = |name: &str, op: AxisOp| model.wire_node(name, op, &[x]).unwrap()[0];
+        let dims = |dims: [i32; 2]| dims.iter().map(|d| d.to_dim()).collect();
+        let reshape = AxisOp::Reshape(0, dims([2, 3]), dims([3, 2]));
+        let [moved, again] = ["moved", "again"].map(|name| wire(name, AxisOp::Move(0, 1)));
+        let reshaped = wire("reshaped", reshape);
+        assert!(same(&model, x, x) && same(&model, moved, again));
+        assert!(!same(&model, moved, reshaped) && !same(&model, moved, x) && !same(&model, x, moved));
+        let kept = |end| {
+            let (root, chain) = chain_above(&model, end);
+            keeps_order(&model, &shape(&model, root).unwrap(), &chain).unwrap()
+        };
+        assert!(kept(reshaped) && !kept(moved) && kept(x));
     }
-    let numbers = numbers.try_as_plain_ram()?;
-    Ok(numbers.as_slice::<i32>()?.iter().copied().eq(0..count))
 }

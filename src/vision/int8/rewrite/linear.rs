@@ -8,7 +8,7 @@ use super::Context;
 use super::epilogue::Epilogue;
 use super::layout::{permute, reshape, shape};
 use crate::vision::int8::glue::Activation;
-use crate::vision::int8::ops::{Linear, Norm};
+use crate::vision::int8::ops::{Linear, Norm, equal_by_identity};
 use crate::vision::int8::packed::Inner;
 use crate::vision::int8::weight::QuantWeight;
 
@@ -59,13 +59,7 @@ pub struct FoundLinear {
     pub residual: bool,
 }
 
-impl PartialEq for FoundLinear {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.weight, &other.weight)
-    }
-}
-
-impl Eq for FoundLinear {}
+equal_by_identity!(FoundLinear, weight);
 
 impl Op for FoundLinear {
     fn name(&self) -> StaticName {

@@ -3,7 +3,7 @@
 use tract_onnx::tract_hir::internal::*;
 
 use super::Context;
-use super::layout::{chain_above, reshape, shape};
+use super::layout::{chain_above, only_reshapes, reshape, shape};
 use super::linear::FoundLinear;
 use crate::vision::int8::import::ImportedNorm;
 use crate::vision::int8::ops::LayerNorm;
@@ -19,9 +19,8 @@ pub fn fuse(
     let (root, chain) = chain_above(model, node.inputs[0]);
     let source = model.node(root.node);
     let Some(ImportedNorm(norm)) = source.op_as::<ImportedNorm>() else { return Ok(None) };
-    let only_reshaped = chain.iter().all(|op| !matches!(op, AxisOp::Move(..)));
     let rows_kept = norm.gain.len() == op.weight.places.len();
-    if op.norm.is_some() || !only_reshaped || !rows_kept || !feeds_only(model, root, node.id)? {
+    if op.norm.is_some() || !only_reshapes(&chain) || !rows_kept || !feeds_only(model, root, node.id)? {
         return Ok(None);
     }
     let mut patch = TypedModelPatch::new("fused normalisation");

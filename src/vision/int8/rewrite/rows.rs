@@ -6,18 +6,14 @@
 use tract_onnx::tract_core::ops::array::Gather;
 use tract_onnx::tract_hir::internal::*;
 
-use super::layout::{places, reshape, selects, shape};
+use super::layout::{exhaust, places, reshape, selects, shape};
 use super::linear::FoundLinear;
 use crate::vision::int8::import::ImportedNorm;
 use crate::vision::int8::ops::{Attention, Heads};
 
 /// Computes of each layer, normalisation and attention the rows that are read, where that is at most half of them.
 pub fn keep(model: &mut TypedModel) -> TractResult<()> {
-    while let Some(patch) = find(model)? {
-        patch.apply(model)?;
-        model.compact()?;
-    }
-    Ok(())
+    exhaust(model, find)
 }
 
 fn find(model: &TypedModel) -> TractResult<Option<TypedModelPatch>> {
@@ -91,8 +87,7 @@ fn row_width(node: &TypedNode, shape: &[usize]) -> usize {
 /// The rows whose places these are, if they are whole ones.
 fn selected(places: &Tensor, width: usize) -> TractResult<Option<Vec<usize>>> {
     let places = places.try_as_plain_ram()?;
-    let rows: Option<Vec<usize>> = places.as_slice::<i32>()?.chunks(width).map(|row| whole(row, width)).collect();
-    Ok(rows)
+    Ok(places.as_slice::<i32>()?.chunks(width).map(|row| whole(row, width)).collect())
 }
 
 fn whole(places: &[i32], width: usize) -> Option<usize> {
