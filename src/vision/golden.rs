@@ -197,7 +197,7 @@ pub enum GoldenError {
     },
     /// The tower computes something else here.
     #[error(
-        "frame of seed {seed}: cosine {cosine:.6} between kernel {kernel} here and {made_by} where golden.json was written, at least {LEAST_COSINE} expected; do not fly this bundle on this machine"
+        "frame of seed {seed}: cosine {cosine:.6} between kernel {kernel} here and {made_by} where golden.json was written, at least {LEAST_COSINE} expected; do not fly this bundle on this machine, or, if an earlier release wrote the file, write it anew on the host (remoteclipd bundle golden)"
     )]
     Differs {
         /// Seed of the flight.

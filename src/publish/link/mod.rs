@@ -284,6 +284,7 @@ fn report(broker: &str, outcome: &Outcome, reported: &mut bool) {
 fn advice(error: &ConnectionError) -> &'static str {
     match error {
         ConnectionError::ConnectionRefused(_) => " (check mqtt.username, the password and the broker's ACL)",
+        ConnectionError::Io(_) => " (is a broker there? check mqtt.host and mqtt.port)",
         ConnectionError::Tls(_) => {
             " (check mqtt.tls.ca_file, the client certificate, and that mqtt.host is the name in the broker's certificate)"
         }
