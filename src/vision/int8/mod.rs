@@ -6,6 +6,7 @@
 //! kernel reads them, [`store`] keeps them for the next start.
 
 mod aligned;
+mod attend;
 mod glue;
 pub mod import;
 pub mod kernels;

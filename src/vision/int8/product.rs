@@ -13,7 +13,7 @@ const STREAMED_BYTES: usize = 128 << 10;
 
 /// Most rows of sums that are finished at a time: few, for where a matrix is 1024 columns wide or a multiple of that, its rows
 /// fall on each other's places in a first-level cache.
-const STRIP_ROWS: usize = 32;
+pub const STRIP_ROWS: usize = 32;
 
 /// Columns of sums that are finished at a time, whole panels: four lines of a cache in each row.
 const STRIP_COLUMNS: usize = 64;
@@ -344,7 +344,7 @@ impl<'a> Upcoming<'a> {
 
 /// Rows of the next strip when `left` are left: whole tiles, of like length as far as they allow, and never so few for the last that
 /// they would cost as much as more do.
-fn strip(left: usize, Layout { rows: tile, together, .. }: Layout) -> usize {
+pub fn strip(left: usize, Layout { rows: tile, together, .. }: Layout) -> usize {
     let most = STRIP_ROWS / tile * tile;
     if left > most && left - most < together {
         return left - together;

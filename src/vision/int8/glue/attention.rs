@@ -1,145 +1,280 @@
-//! Attention of one head.
+//! What stands around the products of attention: keys and values as a kernel's weights, scores as the weights of values.
 
-use super::MAX_LANES;
 use super::activation::exp2;
-use super::lanes::{MOST, total};
-use crate::vision::int8::kernels::float::{ROWS, Strided, product};
-use crate::vision::int8::kernels::pool::Block;
+use super::quantise::{CENTRE, Scale, range};
+use crate::vision::int8::kernels::Layout;
+use crate::vision::int8::kernels::float::Strided;
 use crate::vision::int8::kernels::vector::Vector;
 
-/// Attention of one head: what each token reads from all tokens.
+/// The level that stands for the largest magnitude of a column of weights.
+const TOP: f32 = 127.0;
+
+/// The level of the largest weight of a row of scores, as a power of 2.
+const LOG2_HIGHEST: f32 = 7.994_353_4;
+
+/// Registers of columns worked on together.
+const WIDE: usize = 4;
+
+/// A matrix of weights to be written as a kernel reads it, `[panel][step][column][depth]`; all zeros before.
+#[derive(Debug)]
+pub struct Columns<'a> {
+    /// How the kernel reads it.
+    pub layout: Layout,
+    /// The panels.
+    pub bytes: &'a mut [i8],
+    /// One a column, those of whole panels.
+    pub scale: &'a mut [f32],
+}
+
+impl Columns<'_> {
+    /// One panel, of `k` weights a column.
+    #[inline(always)]
+    fn panel(&mut self, panel: usize, k: usize) -> &mut [i8] {
+        let len = k.next_multiple_of(self.layout.depth) * self.layout.columns;
+        &mut self.bytes[panel * len..][..len]
+    }
+}
+
+/// Writes rows of quantised weights, `run` bytes each, as the columns of a matrix.
+#[inline(always)]
+pub fn transpose(rows: &[u8], run: usize, columns: &mut Columns) {
+    match columns.layout.depth {
+        4 => scatter::<4>(rows, run, columns),
+        8 => scatter::<8>(rows, run, columns),
+        _ => scatter::<16>(rows, run, columns),
+    }
+}
+
+/// The same, `D` bytes a step.
+#[inline(always)]
+fn scatter<const D: usize>(rows: &[u8], run: usize, columns: &mut Columns) {
+    let across = columns.layout.columns;
+    for (panel, rows) in rows.chunks(across * run).enumerate() {
+        let to = columns.panel(panel, run).as_chunks_mut::<D>().0;
+        for (column, row) in rows.chunks_exact(run).enumerate() {
+            for (from, to) in row.as_chunks::<D>().0.iter().zip(to[column..].iter_mut().step_by(across)) {
+                for i in 0..D {
+                    to[i] = from[i] as i8;
+                }
+            }
+        }
+    }
+}
+
+/// Writes `tokens` rows of `depth` values each as the rows of a matrix. Returns the first row with a value that is not finite.
+#[inline(always)]
+pub fn values<V: Vector>(
+    v: Strided,
+    (tokens, depth): (usize, usize),
+    columns: &mut Columns,
+    scratch: &mut [f32],
+    levels: &mut [u8],
+) -> Option<usize> {
+    let (copy, inverse) = scratch.split_at_mut(tokens * depth);
+    if !extents::<V>(v, (tokens, depth), copy, columns.scale) {
+        let finite = |token: &usize| range::<V>(&v.values[token * v.stride..][..depth]).is_some();
+        return (0..tokens).find(|token| !finite(token));
+    }
+    let inverse = &mut inverse[..depth];
+    for (inverse, scale) in inverse.iter_mut().zip(&*columns.scale) {
+        // A scale so small that its inverse overflows stands for values indistinguishable from 0.
+        *inverse = if 1.0 / scale < f32::INFINITY { 1.0 / scale } else { 0.0 };
+    }
+    match columns.layout.depth {
+        4 => steps::<V, 4>(copy, inverse, columns, levels),
+        8 => steps::<V, 8>(copy, inverse, columns, levels),
+        _ => steps::<V, 16>(copy, inverse, columns, levels),
+    }
+    None
+}
+
+/// Copies the rows together and finds each column's scale; whether all values are finite.
+///
+/// In a layer's output the rows lie so far apart that they fall on each other's places in a cache (12 KiB in ViT-L-14), and they are
+/// read twice.
+#[inline(always)]
+fn extents<V: Vector>(v: Strided, shape: (usize, usize), copy: &mut [f32], scale: &mut [f32]) -> bool {
+    let (depth, mut column, mut finite) = (shape.1, 0, true);
+    while column + WIDE * V::LANES <= depth {
+        finite &= extent::<V, WIDE>(v, shape, copy, scale, column);
+        column += WIDE * V::LANES;
+    }
+    while column + V::LANES <= depth {
+        finite &= extent::<V, 1>(v, shape, copy, scale, column);
+        column += V::LANES;
+    }
+    while column < depth {
+        finite &= extent::<f32, 1>(v, shape, copy, scale, column);
+        column += 1;
+    }
+    finite
+}
+
+/// The same for `C` registers of columns.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "short loops over registers, which are written out")]
+fn extent<V: Vector, const C: usize>(
+    v: Strided,
+    (tokens, depth): (usize, usize),
+    copy: &mut [f32],
+    scale: &mut [f32],
+    column: usize,
+) -> bool {
+    let mut covered = [(V::splat(0.0), V::splat(0.0), V::splat(0.0)); C];
+    for (token, copy) in copy.chunks_exact_mut(depth).enumerate().take(tokens) {
+        let (from, to) = (&v.values[token * v.stride + column..][..C * V::LANES], &mut copy[column..][..C * V::LANES]);
+        for i in 0..C {
+            let value = V::load(&from[i * V::LANES..]);
+            value.store(&mut to[i * V::LANES..]);
+            covered[i] = value.cover(covered[i]);
+        }
+    }
+    let mut finite = true;
+    for i in 0..C {
+        let (low, high, witness) = covered[i];
+        let bound = high.max(V::splat(0.0).sub(low));
+        bound.mul(V::splat(1.0 / TOP)).store(&mut scale[column + i * V::LANES..]);
+        finite &= witness.is_zero() && bound.highest().is_finite();
+    }
+    finite
+}
+
+/// Quantises the rows of a step and writes them, `D` bytes a column.
+#[inline(always)]
+fn steps<V: Vector, const D: usize>(copy: &[f32], inverse: &[f32], columns: &mut Columns, levels: &mut [u8]) {
+    let (depth, width, across) = (inverse.len(), columns.scale.len(), columns.layout.columns);
+    let tokens = copy.len() / depth;
+    let levels = &mut levels[..D * width];
+    levels.fill(0);
+    for (step, rows) in copy.chunks(D * depth).enumerate() {
+        for (row, levels) in rows.chunks_exact(depth).zip(levels.chunks_exact_mut(width)) {
+            encode_columns::<V>(row, inverse, levels);
+        }
+        // Behind the last token nothing is to be weighed.
+        levels[rows.len() / depth * width..].fill(0);
+        for first in (0..width).step_by(across) {
+            let to = &mut columns.panel(first / across, tokens)[step * D * across..][..D * across];
+            for quad in 0..D / 4 {
+                interleave::<D>(&levels[4 * quad * width + first..], (width, across), quad, to);
+            }
+        }
+    }
+}
+
+/// Writes four rows of a step, the `quad`-th four, of one panel.
+#[inline(always)]
+fn interleave<const D: usize>(rows: &[u8], (width, across): (usize, usize), quad: usize, to: &mut [i8]) {
+    let [a, b, c, d] = [0, 1, 2, 3].map(|row| &rows[row * width..][..across]);
+    let words = to.as_chunks_mut::<4>().0[quad..].iter_mut().step_by(D / 4);
+    // By whole words: bytes one by one do not become vector code.
+    for (to, ((a, b), (c, d))) in words.zip(a.iter().zip(b).zip(c.iter().zip(d))) {
+        let word = u32::from(*a) | u32::from(*b) << 8 | u32::from(*c) << 16 | u32::from(*d) << 24;
+        *to = word.to_le_bytes().map(|byte| byte as i8);
+    }
+}
+
+/// Levels of a row whose columns have scales of their own.
+#[inline(always)]
+fn encode_columns<V: Vector>(row: &[f32], inverse: &[f32], levels: &mut [u8]) {
+    let inverse = &inverse[..row.len()];
+    let mut column = 0;
+    while column + WIDE * V::LANES <= row.len() {
+        let mut four = [V::splat(CENTRE as f32); WIDE];
+        for (i, value) in four.iter_mut().enumerate() {
+            let at = column + i * V::LANES;
+            *value = V::load(&row[at..]).fma(V::load(&inverse[at..]), *value);
+        }
+        V::levels_of_four(four, CENTRE, &mut levels[column..]);
+        column += WIDE * V::LANES;
+    }
+    while column + V::LANES <= row.len() {
+        let value = V::load(&row[column..]).fma(V::load(&inverse[column..]), V::splat(CENTRE as f32));
+        value.levels(CENTRE, &mut levels[column..]);
+        column += V::LANES;
+    }
+    while column < row.len() {
+        let value = f32::load(&row[column..]).fma(inverse[column], CENTRE as f32);
+        value.levels(CENTRE, &mut levels[column..]);
+        column += 1;
+    }
+}
+
+/// What turns products of queries and keys into the levels by which values are weighed, and what those mean.
 #[derive(Debug, Clone, Copy)]
-pub struct Attend<'a> {
-    /// Queries, from the head's first value of the first token.
-    pub q: Strided<'a>,
-    /// Keys.
-    pub k: Strided<'a>,
-    /// Values.
-    pub v: Strided<'a>,
-    /// Tokens that ask and tokens that answer.
-    pub tokens: (usize, usize),
-    /// Values a token has for this head: of queries and keys, and of values.
-    pub depth: (usize, usize),
-    /// Multiplied onto the products of queries and keys; above 0.
-    pub scale: f32,
+pub struct Weigh<'a> {
+    /// Of the queries, of bytes as they are stored.
+    pub queries: &'a [Scale],
+    /// How many keys there are.
+    pub keys: usize,
+    /// Of each key, in whole panels: the sum of its weights.
+    pub sums: &'a [i32],
+    /// Its scale.
+    pub scale: &'a [f32],
+    /// 0, and minus infinity behind the last, so that nothing there is weighed.
+    pub beyond: &'a [f32],
+    /// Multiplied onto the products; above 0.
+    pub factor: f32,
+    /// What is subtracted from a level to store it.
+    pub offset: i32,
+    /// Bytes from one row of levels to the next.
+    pub stride: usize,
 }
 
-impl Attend<'_> {
-    /// Widths of the scratch matrices: tokens and value depth, rounded up for the widest register.
-    fn padded(&self) -> (usize, usize) {
-        (self.tokens.1.next_multiple_of(MAX_LANES), self.depth.1.next_multiple_of(MAX_LANES))
-    }
-
-    /// Values of scratch that [`attend`] needs.
-    pub fn scratch(&self) -> usize {
-        let (tokens, depth) = self.padded();
-        self.depth.0 * tokens + self.tokens.1 * depth + ROWS * (tokens + depth)
-    }
-}
-
-/// `softmax(scale · q · kᵀ) · v`, into the rows of `out`.
+/// Writes `softmax(factor · scores)` as levels, the highest of a row being 255. The scale of a row makes its levels sum up to 1, as they
+/// were rounded. `scores` holds a row. Returns the first row whose scores are beyond all floats.
 #[inline(always)]
-pub fn attend<V: Vector>(a: &Attend, scratch: &mut [f32], out: &mut Block<f32>) {
-    let (tokens, depth) = a.padded();
-    let (keys, rest) = scratch.split_at_mut(a.depth.0 * tokens);
-    let (values, rest) = rest.split_at_mut(a.tokens.1 * depth);
-    let (scores, answers) = rest.split_at_mut(ROWS * tokens);
-    transpose(a.k, (a.tokens.1, a.depth.0), keys, tokens);
-    let keys = Strided { values: keys, stride: tokens };
-    // Copied even where they are whole registers: in the layer's output they lie so far apart that they fall on each other's
-    // places in a cache (12 KiB in ViT-L-14, where reading them there took 6 % of a frame).
-    let values = widen(a.v, (a.tokens.1, a.depth.1), values, depth);
-    let first = out.rows().start;
-    for t in (0..a.tokens.0).step_by(ROWS) {
-        // The last rows are asked for again rather than by a narrower loop.
-        let t = t.min(a.tokens.0.saturating_sub(ROWS));
-        let rows = ROWS.min(a.tokens.0);
-        let q = Strided { values: &a.q.values[t * a.q.stride..], stride: a.q.stride };
-        // As few registers as hold all tokens: what is behind them in the last is no score.
-        let width = a.tokens.1.next_multiple_of(V::LANES);
-        product::<V>(q, rows, keys, (a.depth.0, width), (scores, tokens));
-        let mut inverse = [0.0; ROWS];
-        for (scores, inverse) in scores.chunks_exact_mut(tokens).zip(&mut inverse).take(rows) {
-            *inverse = softmax::<V>(&mut scores[..width], a.tokens.1, a.scale);
+pub fn weigh<V: Vector>(
+    w: &Weigh,
+    acc: &[i32],
+    scores: &mut [f32],
+    bytes: &mut [u8],
+    scales: &mut [Scale],
+) -> Option<usize> {
+    let width = w.keys.next_multiple_of(V::LANES);
+    let scores = &mut scores[..width];
+    let rows = w.queries.iter().zip(acc.chunks_exact(w.sums.len())).zip(bytes.chunks_mut(w.stride)).zip(scales);
+    for (row, (((query, acc), bytes), scale)) in rows.enumerate() {
+        let mut highest = V::splat(f32::NEG_INFINITY);
+        let keys =
+            w.sums.chunks_exact(V::LANES).zip(w.scale.chunks_exact(V::LANES)).zip(w.beyond.chunks_exact(V::LANES));
+        let rows = acc.chunks_exact(V::LANES).zip(scores.chunks_exact_mut(V::LANES)).zip(keys);
+        for ((acc, to), ((sums, scale), beyond)) in rows {
+            let score = V::sums(acc, query.zero, V::ints(sums)).fma(V::load(scale), V::load(beyond));
+            score.store(to);
+            highest = highest.max(score);
         }
-        let p = Strided { values: scores, stride: tokens };
-        product::<V>(p, rows, values, (a.tokens.1, depth), (answers, depth));
-        for (r, (answer, inverse)) in answers.chunks_exact(depth).zip(inverse).take(rows).enumerate() {
-            scaled::<V>(answer, inverse, out.row(first + t + r));
+        // In powers of 2, and the highest becomes level 255.
+        let factor = w.factor * std::f32::consts::LOG2_E * query.scale;
+        let top = factor * highest.highest();
+        if !top.is_finite() {
+            return Some(row);
         }
+        let total = levels::<V>(scores, (factor, LOG2_HIGHEST - top), w.offset, bytes);
+        *scale = Scale { scale: 1.0 / total, zero: 0 }.stored(w.offset);
     }
+    None
 }
 
-/// The transpose of `rows` by `columns` values, `width` apart, zeros behind each.
+/// `2^(factor · x + lowered)` of each value, rounded; returns their sum, which is exact.
 #[inline(always)]
-fn transpose(from: Strided, (rows, columns): (usize, usize), to: &mut [f32], width: usize) {
-    let row = |r: usize| &from.values[r * from.stride..][..columns];
-    let fours = rows / 4 * 4;
-    for r in (0..fours).step_by(4) {
-        let four = row(r).iter().zip(row(r + 1)).zip(row(r + 2)).zip(row(r + 3));
-        for (to, (((a, b), c), d)) in to[r..].chunks_mut(width).zip(four) {
-            to[..4].copy_from_slice(&[*a, *b, *c, *d]);
+fn levels<V: Vector>(x: &[f32], (factor, lowered): (f32, f32), offset: i32, out: &mut [u8]) -> f32 {
+    let (factor, lowered) = (V::splat(factor), V::splat(lowered));
+    let mut total = [V::splat(0.0); WIDE];
+    let mut c = 0;
+    while c + WIDE * V::LANES <= x.len() {
+        let mut four = [factor; WIDE];
+        for i in 0..WIDE {
+            four[i] = exp2(V::load(&x[c + i * V::LANES..]).fma(factor, lowered)).round();
+            total[i] = total[i].add(four[i]);
         }
+        V::levels_of_four(four, offset, &mut out[c..]);
+        c += WIDE * V::LANES;
     }
-    for r in fours..rows {
-        to[r..].iter_mut().step_by(width).zip(row(r)).for_each(|(to, value)| *to = *value);
+    while c < x.len() {
+        let level = exp2(V::load(&x[c..]).fma(factor, lowered)).round();
+        total[0] = total[0].add(level);
+        level.levels(offset, &mut out[c..]);
+        c += V::LANES;
     }
-    to.chunks_exact_mut(width).for_each(|to| to[rows..].fill(0.0));
-}
-
-/// `rows` by `columns` values, `width` apart, zeros behind each.
-#[inline(always)]
-fn widen<'a>(from: Strided, (rows, columns): (usize, usize), to: &'a mut [f32], width: usize) -> Strided<'a> {
-    for (r, to) in to.chunks_exact_mut(width).enumerate().take(rows) {
-        to[..columns].copy_from_slice(&from.values[r * from.stride..][..columns]);
-        to[columns..].fill(0.0);
-    }
-    Strided { values: to, stride: width }
-}
-
-/// `x = e^(scale · x - highest)` over the first `count` values of a row of whole registers, for a scale above 0. Returns one by their
-/// sum.
-#[inline(always)]
-pub fn softmax<V: Vector>(x: &mut [f32], count: usize, scale: f32) -> f32 {
-    // What is behind them must not count; e^x of it is as good as 0.
-    x[count..].fill(f32::NEG_INFINITY);
-    // In powers of 2.
-    let scale = scale * std::f32::consts::LOG2_E;
-    let mut highest = V::splat(f32::NEG_INFINITY);
-    for x in x.chunks_exact(V::LANES) {
-        highest = highest.max(V::load(x));
-    }
-    let (scale, lowered) = (V::splat(scale), V::splat(-scale * highest.highest()));
-    let mut sums = [V::splat(0.0); MOST];
-    let mut rows = x.chunks_exact_mut(MAX_LANES);
-    for x in rows.by_ref() {
-        for i in 0..MAX_LANES / V::LANES {
-            sums[i] = power(&mut x[i * V::LANES..], (scale, lowered), sums[i]);
-        }
-    }
-    let rest = rows.into_remainder();
-    for i in 0..MAX_LANES / V::LANES {
-        if i * V::LANES < rest.len() {
-            sums[i] = power(&mut rest[i * V::LANES..], (scale, lowered), sums[i]);
-        }
-    }
-    1.0 / total(sums, MAX_LANES / V::LANES)
-}
-
-/// `x = 2^(scale · x + lowered)` of a register, added to `sum`.
-#[inline(always)]
-fn power<V: Vector>(x: &mut [f32], (scale, lowered): (V, V), sum: V) -> V {
-    let v = exp2(V::load(x).fma(scale, lowered));
-    v.store(x);
-    sum.add(v)
-}
-
-/// `out = factor · x`; `x` is a multiple of a register, and at least as long.
-#[inline(always)]
-fn scaled<V: Vector>(x: &[f32], factor: f32, out: &mut [f32]) {
-    let (whole, rest) = out.split_at_mut(out.len() / V::LANES * V::LANES);
-    for (x, out) in x.chunks_exact(V::LANES).zip(whole.chunks_exact_mut(V::LANES)) {
-        V::load(x).mul(V::splat(factor)).store(out);
-    }
-    rest.iter_mut().zip(&x[whole.len()..]).for_each(|(out, x)| *out = factor * x);
+    total[0].add(total[1]).add(total[2].add(total[3])).total()
 }

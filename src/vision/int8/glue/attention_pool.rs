@@ -5,7 +5,7 @@
 //! takes out again; the values' is added once, for the weights `p` sum up to 1.
 
 use super::MAX_LANES;
-use super::attention::softmax;
+use super::activation::exp2;
 use super::lanes::{MOST, total};
 use crate::vision::int8::kernels::float::{ROWS, Strided, product};
 use crate::vision::int8::kernels::vector::Vector;
@@ -149,4 +149,41 @@ fn products<V: Vector>(x: &[f32], others: &[f32], stride: usize) -> [f32; HEADS]
         out[head] = total(sums[head], MAX_LANES / V::LANES);
     }
     out
+}
+
+/// `x = e^(scale · x - highest)` over the first `count` values of a row of whole registers, for a scale above 0. Returns one by their
+/// sum.
+#[inline(always)]
+fn softmax<V: Vector>(x: &mut [f32], count: usize, scale: f32) -> f32 {
+    // What is behind them must not count; e^x of it is as good as 0.
+    x[count..].fill(f32::NEG_INFINITY);
+    // In powers of 2.
+    let scale = scale * std::f32::consts::LOG2_E;
+    let mut highest = V::splat(f32::NEG_INFINITY);
+    for x in x.chunks_exact(V::LANES) {
+        highest = highest.max(V::load(x));
+    }
+    let (scale, lowered) = (V::splat(scale), V::splat(-scale * highest.highest()));
+    let mut sums = [V::splat(0.0); MOST];
+    let mut rows = x.chunks_exact_mut(MAX_LANES);
+    for x in rows.by_ref() {
+        for i in 0..MAX_LANES / V::LANES {
+            sums[i] = power(&mut x[i * V::LANES..], (scale, lowered), sums[i]);
+        }
+    }
+    let rest = rows.into_remainder();
+    for i in 0..MAX_LANES / V::LANES {
+        if i * V::LANES < rest.len() {
+            sums[i] = power(&mut rest[i * V::LANES..], (scale, lowered), sums[i]);
+        }
+    }
+    1.0 / total(sums, MAX_LANES / V::LANES)
+}
+
+/// `x = 2^(scale · x + lowered)` of a register, added to `sum`.
+#[inline(always)]
+fn power<V: Vector>(x: &mut [f32], (scale, lowered): (V, V), sum: V) -> V {
+    let v = exp2(V::load(x).fma(scale, lowered));
+    v.store(x);
+    sum.add(v)
 }

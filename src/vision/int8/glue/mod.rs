@@ -14,12 +14,12 @@ mod quantise;
 mod winograd;
 
 pub use activation::Activation;
-pub use attention::{Attend, attend};
+pub use attention::{Columns, Weigh, transpose, values, weigh};
 pub use attention_pool::{AttendOnce, HEADS, Head, PANEL, Projection, attend_once};
 pub use depthwise::{Depthwise, depthwise};
 pub use finish::{Finish, accumulate, finish};
 pub use norm::layer_norm;
-pub use quantise::{Quantise, Scale, encode, quantise, range};
+pub use quantise::{CENTRE, Levels, NORMALISED_TOGETHER, Quantise, Scale, encode, quantise, range};
 pub use winograd::{FromTiles, PLACES, Tiles, winograd_input, winograd_output, winograd_weight};
 
 /// Lanes of the widest register: rows of as many values, or a multiple of that, are whole registers for every kernel.

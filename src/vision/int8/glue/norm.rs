@@ -6,12 +6,28 @@ use crate::vision::int8::kernels::vector::Vector;
 /// `out = (x - mean(x)) / sqrt(variance(x) + epsilon) · gain + bias`.
 #[inline(always)]
 pub fn layer_norm<V: Vector>(x: &[f32], gain: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32]) {
-    let count = x.len() as f32;
-    let mean = moment::<V, false>(x, 0.0) / count;
-    let inverse = 1.0 / (moment::<V, true>(x, mean) / count + epsilon).sqrt();
-    let whole = normalise::<V, 4>(x, (gain, bias), (mean, inverse), out);
+    let mean = mean::<V>(x);
+    normalise::<V>(x, (gain, bias), (mean, inverse_deviation::<V>(x, mean, epsilon)), out);
+}
+
+/// The first step of a [`layer_norm`]. What each step of a row waits for is there sooner while other rows have theirs.
+#[inline(always)]
+pub fn mean<V: Vector>(x: &[f32]) -> f32 {
+    moment::<V, false>(x, 0.0) / x.len() as f32
+}
+
+/// The second step.
+#[inline(always)]
+pub fn inverse_deviation<V: Vector>(x: &[f32], mean: f32, epsilon: f32) -> f32 {
+    1.0 / (moment::<V, true>(x, mean) / x.len() as f32 + epsilon).sqrt()
+}
+
+/// The third step: `out = (x - mean) · inverse · gain + bias`.
+#[inline(always)]
+pub fn normalise<V: Vector>(x: &[f32], (gain, bias): (&[f32], &[f32]), (mean, inverse): (f32, f32), out: &mut [f32]) {
+    let whole = normalise_by::<V, 4>(x, (gain, bias), (mean, inverse), out);
     let (x, gain, bias, out) = (&x[whole..], &gain[whole..], &bias[whole..], &mut out[whole..]);
-    let whole = normalise::<V, 1>(x, (gain, bias), (mean, inverse), out);
+    let whole = normalise_by::<V, 1>(x, (gain, bias), (mean, inverse), out);
     for i in whole..x.len() {
         out[i] = (x[i] - mean) * inverse * gain[i] + bias[i];
     }
@@ -44,9 +60,9 @@ fn add_moment<V: Vector, const SQUARED: bool>(x: &[f32], center: f32, sum: V) ->
     if SQUARED { deviation.fma(deviation, sum) } else { sum.add(deviation) }
 }
 
-/// `out = (x - mean) · inverse · gain + bias`, `N` registers at a time while there are as many. Says how many values that were.
+/// The same, `N` registers at a time while there are as many. Says how many values that were.
 #[inline(always)]
-fn normalise<V: Vector, const N: usize>(
+fn normalise_by<V: Vector, const N: usize>(
     x: &[f32],
     (gain, bias): (&[f32], &[f32]),
     (mean, inverse): (f32, f32),

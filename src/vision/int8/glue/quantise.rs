@@ -1,7 +1,12 @@
 //! Values to bytes: a row's range, the scale that covers it, its levels.
 
-use super::{MAX_LANES, layer_norm};
+use super::MAX_LANES;
+use super::norm::{inverse_deviation, mean, normalise};
+use crate::vision::int8::kernels::float::Strided;
 use crate::vision::int8::kernels::vector::Vector;
+
+/// The level in the middle.
+pub const CENTRE: i32 = 128;
 
 /// How one row's levels `0..=255` map to values: `value = scale · (level - zero)`.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -24,8 +29,13 @@ impl Scale {
     }
 
     /// The same for `0..=high`.
-    fn up_to(high: f32) -> Scale {
+    pub fn up_to(high: f32) -> Scale {
         Scale { scale: high / 255.0, zero: 0 }
+    }
+
+    /// The same for `-bound..=bound`, with 0 in the middle: signed bytes when [`CENTRE`] is taken off, none of them -128.
+    pub fn around_zero(bound: f32) -> Scale {
+        Scale { scale: bound / 127.0, zero: CENTRE }
     }
 
     /// The same for bytes that hold a level less `offset`.
@@ -113,38 +123,58 @@ pub fn encode<V: Vector>(x: &[f32], scale: Scale, offset: i32, out: &mut [u8]) {
     }
 }
 
+/// What a row's levels reach over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Levels {
+    /// From its lowest value to its highest.
+    Covering,
+    /// From 0 on: it is known that no value is below, or NaN, as behind a clamp.
+    Positive,
+    /// As far below 0 as above.
+    AroundZero,
+}
+
+impl Levels {
+    /// Those of rows of which it is known, or not, that no value is below 0 or NaN.
+    pub fn of(positive: bool) -> Levels {
+        if positive { Levels::Positive } else { Levels::Covering }
+    }
+}
+
 /// Rows to be quantised, each by itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Quantise<'a> {
-    /// The rows, one behind the other.
-    pub x: &'a [f32],
+    /// The rows.
+    pub x: Strided<'a>,
     /// Values in a row.
     pub width: usize,
     /// Gain, bias and epsilon of a layer normalisation that comes first.
     pub norm: Option<(&'a [f32], &'a [f32], f32)>,
-    /// Whether it is known that no value is below 0 or NaN, as behind a clamp.
-    pub positive: bool,
+    /// Where they lie.
+    pub levels: Levels,
     /// What is subtracted from a level to store it.
     pub offset: i32,
-    /// Bytes from one quantised row to the next.
+    /// Bytes from one row of levels to the next.
     pub stride: usize,
 }
 
 /// Rows whose ranges are found one after the other and only then used: what each has to wait for is there by then.
 const TOGETHER: usize = 8;
 
-/// Writes each row's bytes and what they mean; `scratch` holds a row. Returns the first row with a value that is not finite.
+/// The same where they are normalised first, into scratch that stays in a first-level cache.
+pub const NORMALISED_TOGETHER: usize = 4;
+
+/// Writes each row's bytes and what they mean; `scratch` holds [`NORMALISED_TOGETHER`] rows. Returns the first row with a value that is
+/// not finite.
 #[inline(always)]
 pub fn quantise<V: Vector>(q: &Quantise, bytes: &mut [u8], scales: &mut [Scale], scratch: &mut [f32]) -> Option<usize> {
-    let together = if q.norm.is_some() { 1 } else { TOGETHER };
-    let rows =
-        q.x.chunks(together * q.width).zip(bytes.chunks_mut(together * q.stride)).zip(scales.chunks_mut(together));
+    let together = if q.norm.is_some() { NORMALISED_TOGETHER } else { TOGETHER };
+    let rows = q.x.values.chunks(together * q.x.stride);
+    let rows = rows.zip(bytes.chunks_mut(together * q.stride)).zip(scales.chunks_mut(together));
     for (group, ((x, bytes), scales)) in rows.enumerate() {
+        let x = Strided { values: x, ..q.x };
         let x = match q.norm {
-            Some((gain, bias, epsilon)) => {
-                layer_norm::<V>(x, gain, bias, epsilon, scratch);
-                &*scratch
-            }
+            Some(norm) => normalise_together::<V>((x, q.width), norm, scales.len(), scratch),
             None => x,
         };
         if let Some(row) = quantise_together::<V>(q, x, bytes, scales) {
@@ -154,20 +184,48 @@ pub fn quantise<V: Vector>(q: &Quantise, bytes: &mut [u8], scales: &mut [Scale],
     None
 }
 
+/// Layer normalisation of at most [`NORMALISED_TOGETHER`] rows, step by step.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "the steps of a row among those of others")]
+fn normalise_together<'a, V: Vector>(
+    (x, width): (Strided, usize),
+    (gain, bias, epsilon): (&[f32], &[f32], f32),
+    count: usize,
+    out: &'a mut [f32],
+) -> Strided<'a> {
+    let (mut means, mut inverses) = ([0.0; NORMALISED_TOGETHER], [0.0; NORMALISED_TOGETHER]);
+    for row in 0..count {
+        means[row] = mean::<V>(&x.values[row * x.stride..][..width]);
+    }
+    for row in 0..count {
+        inverses[row] = inverse_deviation::<V>(&x.values[row * x.stride..][..width], means[row], epsilon);
+    }
+    for (row, out) in out.chunks_exact_mut(width).enumerate().take(count) {
+        let x = &x.values[row * x.stride..][..width];
+        normalise::<V>(x, (gain, bias), (means[row], inverses[row]), out);
+    }
+    Strided { values: out, stride: width }
+}
+
 /// The same for at most [`TOGETHER`] rows `x`.
 #[inline(always)]
-fn quantise_together<V: Vector>(q: &Quantise, x: &[f32], bytes: &mut [u8], scales: &mut [Scale]) -> Option<usize> {
+fn quantise_together<V: Vector>(q: &Quantise, x: Strided, bytes: &mut [u8], scales: &mut [Scale]) -> Option<usize> {
     let mut ranges = [(0.0, 0.0); TOGETHER];
-    for (row, (x, covered)) in x.chunks_exact(q.width).zip(&mut ranges).enumerate() {
-        let found = if q.positive { top::<V>(x).map(|top| (0.0, top)) } else { range::<V>(x) };
+    for (row, (x, covered)) in x.values.chunks(x.stride).zip(&mut ranges[..scales.len()]).enumerate() {
+        let x = &x[..q.width];
+        let found = if q.levels == Levels::Positive { top::<V>(x).map(|top| (0.0, top)) } else { range::<V>(x) };
         let Some(found) = found else { return Some(row) };
         *covered = found;
     }
     for (scale, (low, high)) in scales.iter_mut().zip(ranges) {
-        *scale = if q.positive { Scale::up_to(high) } else { Scale::covering(low, high) };
+        *scale = match q.levels {
+            Levels::Covering => Scale::covering(low, high),
+            Levels::Positive => Scale::up_to(high),
+            Levels::AroundZero => Scale::around_zero(high.max(-low)),
+        };
     }
-    for ((x, bytes), scale) in x.chunks_exact(q.width).zip(bytes.chunks_mut(q.stride)).zip(scales) {
-        encode::<V>(x, *scale, q.offset, bytes);
+    for ((x, bytes), scale) in x.values.chunks(x.stride).zip(bytes.chunks_mut(q.stride)).zip(scales) {
+        encode::<V>(&x[..q.width], *scale, q.offset, bytes);
         *scale = scale.stored(q.offset);
     }
     None

@@ -89,8 +89,8 @@ fn scales_of<V: Vector>(values: &[f32], channels: usize) -> ([Scale; PLACES], bo
         let bound = V::splat(0.0).sub(low).max(high).highest();
         bounded &= bound.is_finite();
         *scale = match place {
-            SUMS if low.lowest() >= 0.0 => Scale { scale: bound / 255.0, zero: 0 },
-            _ => Scale { scale: bound / 127.0, zero: 128 },
+            SUMS if low.lowest() >= 0.0 => Scale::up_to(bound),
+            _ => Scale::around_zero(bound),
         };
     }
     (scales, bounded)

@@ -15,7 +15,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::aligned::Aligned;
-use super::glue::{Attend, AttendOnce, Depthwise, Finish, FromTiles, Quantise, Scale, Tiles};
+use super::glue::{AttendOnce, Columns, Depthwise, Finish, FromTiles, Quantise, Scale, Tiles, Weigh};
+use float::Strided;
 use pool::Block;
 use room::{Narrow, Room};
 
@@ -219,8 +220,12 @@ pub struct Glue {
     pub accumulate: fn(&[Scale], &[i32], &[i32], &mut [f32]),
     /// See [`glue::finish`].
     pub finish: fn(&Finish, &[i32], &mut Block<f32>),
-    /// See [`glue::attend`].
-    pub attend: fn(&Attend, &mut [f32], &mut Block<f32>),
+    /// See [`glue::transpose`].
+    pub transpose: fn(&[u8], usize, &mut Columns),
+    /// See [`glue::values`].
+    pub values: fn(Strided, (usize, usize), &mut Columns, &mut [f32], &mut [u8]) -> Option<usize>,
+    /// See [`glue::weigh`].
+    pub weigh: fn(&Weigh, &[i32], &mut [f32], &mut [u8], &mut [Scale]) -> Option<usize>,
     /// See [`glue::attend_once`].
     pub attend_once: fn(&AttendOnce, &mut [f32], &mut [f32]),
     /// See [`glue::depthwise`].
@@ -366,8 +371,9 @@ macro_rules! glue_for {
     ($(#[$feature:meta])* $vector:ty) => {
         mod compiled {
             use crate::vision::int8::glue::{
-                self, Attend, AttendOnce, Depthwise, Finish, FromTiles, Quantise, Scale, Tiles,
+                self, AttendOnce, Columns, Depthwise, Finish, FromTiles, Quantise, Scale, Tiles, Weigh,
             };
+            use crate::vision::int8::kernels::float::Strided;
             use crate::vision::int8::kernels::pool::Block;
 
             $(#[$feature])*
@@ -395,8 +401,28 @@ macro_rules! glue_for {
                 glue::finish::<$vector>(f, acc, out)
             }
             $(#[$feature])*
-            fn attend(a: &Attend, scratch: &mut [f32], out: &mut Block<f32>) {
-                glue::attend::<$vector>(a, scratch, out)
+            fn transpose(rows: &[u8], run: usize, columns: &mut Columns) {
+                glue::transpose(rows, run, columns)
+            }
+            $(#[$feature])*
+            fn values(
+                v: Strided,
+                shape: (usize, usize),
+                columns: &mut Columns,
+                scratch: &mut [f32],
+                levels: &mut [u8],
+            ) -> Option<usize> {
+                glue::values::<$vector>(v, shape, columns, scratch, levels)
+            }
+            $(#[$feature])*
+            fn weigh(
+                w: &Weigh,
+                acc: &[i32],
+                scores: &mut [f32],
+                bytes: &mut [u8],
+                scales: &mut [Scale],
+            ) -> Option<usize> {
+                glue::weigh::<$vector>(w, acc, scores, bytes, scales)
             }
             $(#[$feature])*
             fn attend_once(a: &AttendOnce, scratch: &mut [f32], out: &mut [f32]) {
@@ -429,7 +455,9 @@ macro_rules! glue_for {
                 layer_norm: |x, gain, bias, epsilon, out| unsafe { layer_norm(x, gain, bias, epsilon, out) },
                 accumulate: |rows, sums, acc, partial| unsafe { accumulate(rows, sums, acc, partial) },
                 finish: |f, acc, out| unsafe { finish(f, acc, out) },
-                attend: |a, scratch, out| unsafe { attend(a, scratch, out) },
+                transpose: |rows, run, columns| unsafe { transpose(rows, run, columns) },
+                values: |v, shape, columns, scratch, levels| unsafe { values(v, shape, columns, scratch, levels) },
+                weigh: |w, acc, scores, bytes, scales| unsafe { weigh(w, acc, scores, bytes, scales) },
                 attend_once: |a, scratch, out| unsafe { attend_once(a, scratch, out) },
                 depthwise: |d, y, out| unsafe { depthwise(d, y, out) },
                 winograd_input: |t, bytes, scales, scratch| unsafe { winograd_input(t, bytes, scales, scratch) },

@@ -6,7 +6,7 @@ use super::float::Strided;
 use super::memory::Arena;
 use super::pool::Pool;
 use super::{Kernel, KernelChoice, Strip};
-use crate::vision::int8::glue::{Activation, Attend, Depthwise, Finish, Quantise, Scale};
+use crate::vision::int8::glue::{Activation, Depthwise, Finish, Levels, Quantise, Scale};
 use crate::vision::int8::packed::{Inner, Matrix, Packed};
 
 fn kernels() -> Vec<Kernel> {
@@ -182,7 +182,14 @@ fn rows_known_to_be_positive_become_the_same_bytes() {
             let quantised = |x: &[f32], positive: bool| {
                 let (mut bytes, mut scales) = (vec![0; x.len()], vec![Scale::default(); 11]);
                 let offset = kernel.layout.offset;
-                let rows = Quantise { x, width, norm: None, positive, offset, stride: width };
+                let rows = Quantise {
+                    x: Strided { values: x, stride: width },
+                    width,
+                    norm: None,
+                    levels: Levels::of(positive),
+                    offset,
+                    stride: width,
+                };
                 let bad = (kernel.glue.quantise)(&rows, &mut bytes, &mut scales, &mut []);
                 (bad, bytes, scales)
             };
@@ -307,54 +314,6 @@ fn depthwise_sums_are_those_of_the_definition() {
 }
 
 #[test]
-fn attention_weighs_values_by_the_softmax_of_its_scores() {
-    for kernel in kernels() {
-        let pool = Pool::new(1).unwrap();
-        for (asking, answering, depth, width) in [
-            (1, 1, 1, 1),
-            (3, 5, 8, 20),
-            (50, 50, 64, 64),
-            (6, 65, 20, 17),
-            (2, 130, 3, 70),
-            (70, 150, 65, 40),
-            (33, 40, 65, 150),
-        ] {
-            let mut random = values(asking as u32);
-            let mut some = |count: usize| -> Vec<f32> { (0..count).map(|_| random() * 2.0).collect() };
-            // Rows lie further apart than they are long, as those of one head among several do.
-            let (q, k, v) = (some(asking * (depth + 3)), some(answering * (depth + 3)), some(answering * (width + 1)));
-            let attend = Attend {
-                q: Strided { values: &q, stride: depth + 3 },
-                k: Strided { values: &k, stride: depth + 3 },
-                v: Strided { values: &v, stride: width + 1 },
-                tokens: (asking, answering),
-                depth: (depth, width),
-                scale: 0.7,
-            };
-            let mut out = vec![f32::NAN; asking * width];
-            pool.blocks(&mut out, width, (asking, width), |block| {
-                (kernel.glue.attend)(&attend, &mut vec![f32::NAN; attend.scratch()], block);
-            });
-            for (t, row) in out.chunks_exact(width).enumerate() {
-                let score = |a: usize| {
-                    let products =
-                        (0..depth).map(|d| f64::from(q[t * (depth + 3) + d]) * f64::from(k[a * (depth + 3) + d]));
-                    (0.7 * products.sum::<f64>()).exp()
-                };
-                let scores: Vec<f64> = (0..answering).map(score).collect();
-                let total: f64 = scores.iter().sum();
-                for (c, value) in row.iter().enumerate() {
-                    let weighed = scores.iter().enumerate().map(|(a, score)| score * f64::from(v[a * (width + 1) + c]));
-                    let exact = weighed.sum::<f64>() / total;
-                    let off = (f64::from(*value) - exact).abs();
-                    assert!(off < 1e-5, "{}: {value} for {exact}, {asking} of {answering}, {depth}", kernel.name);
-                }
-            }
-        }
-    }
-}
-
-#[test]
 fn a_normalised_row_has_mean_bias_and_deviation_gain() {
     for kernel in kernels() {
         for len in 2..140 {
@@ -398,18 +357,6 @@ fn kernels_that_fuse_multiply_and_add_agree_to_the_last_bit() {
             (kernel.name, out)
         };
         agree(&format!("a norm of {width}"), fused().map(norm).collect());
-
-        let heads = some(3 * count * 64);
-        let attended = |kernel: Kernel| {
-            let of = |from: usize| Strided { values: &heads[from * 64..], stride: 192 };
-            let attend = Attend { q: of(0), k: of(1), v: of(2), tokens: (count, count), depth: (64, 64), scale: 0.125 };
-            let mut out = vec![0.0; count * 64];
-            Pool::alone().blocks(&mut out, 64, (count, 64), |block| {
-                (kernel.glue.attend)(&attend, &mut vec![0.0; attend.scratch()], block);
-            });
-            (kernel.name, out)
-        };
-        agree(&format!("attention of {count}"), fused().map(attended).collect());
     }
 }
 

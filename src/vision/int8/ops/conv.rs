@@ -13,7 +13,8 @@ use tract_onnx::tract_hir::internal::*;
 use super::depthwise::LINES_PER_TASK;
 use super::linear::quantise_rows;
 use super::{BadRow, Depthwise, Window, equal_by_identity};
-use crate::vision::int8::glue::{Activation, Quantise, Scale};
+use crate::vision::int8::glue::{Activation, Levels, Quantise, Scale};
+use crate::vision::int8::kernels::float::Strided;
 use crate::vision::int8::packed::Packed;
 use crate::vision::int8::product::{Product, Scales, Walk};
 use crate::vision::int8::runtime::Runtime;
@@ -60,7 +61,14 @@ impl Conv {
         let mut scratch = self.runtime.scratch();
         let (bytes, scales) = scratch.take(pixels * stride, pixels);
         match &self.depthwise {
-            None => quantise_rows(&self.runtime, "ConvInt8", (x, c, self.positive), None, (bytes, stride), scales)?,
+            None => quantise_rows(
+                &self.runtime,
+                "ConvInt8",
+                (x, c, Levels::of(self.positive)),
+                None,
+                (bytes, stride),
+                scales,
+            )?,
             Some(depthwise) => self.quantise_lines(depthwise, (x, shape), (bytes, stride), scales)?,
         }
         let walk = Walk::Rows { stride, group_stride: 0 };
@@ -78,14 +86,15 @@ impl Conv {
     ) -> TractResult<()> {
         let Runtime { kernel, pool, .. } = &*self.runtime;
         let (width, c) = (depthwise.output_shape(shape)[2], shape[3]);
-        let (positive, offset) = (depthwise.clamp.0 >= 0.0, kernel.layout.offset);
+        let (levels, offset) = (Levels::of(depthwise.clamp.0 >= 0.0), kernel.layout.offset);
         let bad = BadRow::new();
         pool.rows((bytes, scales), (width * stride, width), LINES_PER_TASK, |first, bytes, scales| {
             let lines = bytes.chunks_exact_mut(width * stride).zip(scales.chunks_exact_mut(width)).zip(first..);
             Runtime::with_thread_values(width * c, |values| {
                 for ((bytes, scales), line) in lines {
                     depthwise.line(x, shape, line, values);
-                    let pixels = Quantise { x: values, width: c, norm: None, positive, offset, stride };
+                    let pixels =
+                        Quantise { x: Strided { values, stride: c }, width: c, norm: None, levels, offset, stride };
                     if let Some(pixel) = (kernel.glue.quantise)(&pixels, bytes, scales, &mut []) {
                         bad.set(line * width + pixel);
                     }

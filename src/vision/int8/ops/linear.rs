@@ -8,7 +8,8 @@ use tract_onnx::tract_hir::internal::*;
 
 use super::norm::Norm;
 use super::{BadRow, equal_by_identity};
-use crate::vision::int8::glue::{Activation, Quantise, Scale};
+use crate::vision::int8::glue::{Activation, Levels, NORMALISED_TOGETHER, Quantise, Scale};
+use crate::vision::int8::kernels::float::Strided;
 use crate::vision::int8::packed::Packed;
 use crate::vision::int8::product::{Product, Scales, Walk};
 use crate::vision::int8::runtime::Runtime;
@@ -35,11 +36,11 @@ pub struct Linear {
 
 equal_by_identity!(Linear, weights);
 
-/// Quantises the rows of `x`, `k` values each, into `bytes`, `stride` apart; `positive` as for [`Quantise`].
+/// Quantises the rows of `x`, `k` values each, into `bytes`, `stride` apart.
 pub fn quantise_rows(
     runtime: &Runtime,
     op: &str,
-    (x, k, positive): (&[f32], usize, bool),
+    (x, k, levels): (&[f32], usize, Levels),
     norm: Option<&Norm>,
     (bytes, stride): (&mut [u8], usize),
     scales: &mut [Scale],
@@ -47,10 +48,17 @@ pub fn quantise_rows(
     let Runtime { kernel, pool, .. } = runtime;
     let bad = BadRow::new();
     let norm = norm.map(|Norm { gain, bias, epsilon }| (&gain[..], &bias[..], *epsilon));
-    let scratch = if norm.is_some() { k } else { 0 };
+    let scratch = if norm.is_some() { NORMALISED_TOGETHER * k } else { 0 };
     pool.rows((&mut bytes[..scales.len() * stride], scales), (stride, 1), ROWS_PER_TASK, |from, bytes, scales| {
         let x = &x[from * k..][..scales.len() * k];
-        let rows = Quantise { x, width: k, norm, positive, offset: kernel.layout.offset, stride };
+        let rows = Quantise {
+            x: Strided { values: x, stride: k },
+            width: k,
+            norm,
+            levels,
+            offset: kernel.layout.offset,
+            stride,
+        };
         Runtime::with_thread_values(scratch, |scratch| {
             if let Some(row) = (kernel.glue.quantise)(&rows, bytes, scales, scratch) {
                 bad.set(from + row);
@@ -94,7 +102,7 @@ impl EvalOp for Linear {
         quantise_rows(
             &self.runtime,
             "LinearInt8",
-            (x.as_slice()?, k, false),
+            (x.as_slice()?, k, Levels::Covering),
             self.norm.as_deref(),
             (bytes, stride),
             scales,

@@ -37,6 +37,15 @@ pub(super) fn of(panel: &[i8], columns: usize, (segments, steps): (usize, usize)
     fits
 }
 
+/// Those of one segment whose weights are any but -128.
+pub(super) fn of_any(steps: usize) -> Vec<Fit> {
+    let mut fits = vec![TWO; steps / 2];
+    fits.push(END);
+    // Its lanes have no more than two to add.
+    fits.extend(vec![FOUR; steps % 2]);
+    fits
+}
+
 /// How many there are.
 pub(super) fn len(segments: usize, steps: usize) -> usize {
     segments * (steps.div_ceil(2) + 1)

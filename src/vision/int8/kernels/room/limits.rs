@@ -24,6 +24,13 @@ pub(super) fn of(panel: &[i8], columns: usize, (segments, steps): (usize, usize)
     limits
 }
 
+/// Those of one segment whose weights are any but -128.
+pub(super) fn of_any(steps: usize) -> Vec<u8> {
+    let mut limits = vec![limit(&[127; DEPTH], 0); PAIRS * steps];
+    limits.resize(of_segment(steps), 0);
+    limits
+}
+
 /// How many there are.
 pub(super) fn len(segments: usize, steps: usize) -> usize {
     segments * of_segment(steps)

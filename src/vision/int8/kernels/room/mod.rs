@@ -39,6 +39,16 @@ impl Room {
         Room { bytes }
     }
 
+    /// The room in any panel of `steps` steps without a weight of -128: for weights that change with each picture.
+    pub fn of_any(layout: Layout, steps: usize) -> Room {
+        let bytes = match layout.narrow {
+            Narrow::No => Vec::new(),
+            Narrow::Fits => fits::of_any(steps),
+            Narrow::Limits => limits::of_any(steps),
+        };
+        Room { bytes }
+    }
+
     /// A room from the bytes of an earlier one, or `None` where they are not in the form that the kernel relies on.
     pub fn restored(layout: Layout, bytes: &[u8], segments: usize, steps: usize) -> Option<Room> {
         let room = Room { bytes: bytes.to_vec() };
@@ -70,6 +80,19 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_room_of_any_is_within_that_of_each() {
+        for narrow in [Narrow::No, Narrow::Fits, Narrow::Limits] {
+            let depth = if narrow == Narrow::Fits { 16 } else { 4 };
+            let layout = Layout { rows: 4, columns: 4, depth, offset: 0, together: 1, narrow };
+            for steps in 1..20 {
+                let of = |weight: i8| Room::of(layout, &vec![weight; steps * 4 * depth], 1, steps);
+                assert_eq!(Room::of_any(layout, steps).bytes(), of(127).bytes(), "{narrow:?}");
+                assert_eq!(Room::of_any(layout, steps).bytes(), of(-127).bytes(), "{narrow:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_room_comes_back_only_as_what_it_was() {
