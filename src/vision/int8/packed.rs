@@ -11,7 +11,7 @@ use super::kernels::room::Room;
 use super::kernels::{Kernel, Layout};
 
 /// The largest `k` whose sums of products of bytes fit 32 bits: 255 · 128 · `MAX_K` < 2³¹.
-const MAX_K: usize = 65_000;
+pub const MAX_K: usize = 65_000;
 
 /// From how many bytes on a matrix lies on large pages: a quarter of one.
 const LARGE: usize = 512 << 10;

@@ -72,8 +72,8 @@ pub fn values<V: Vector>(
 ) -> Option<usize> {
     let (copy, inverse) = scratch.split_at_mut(tokens * depth);
     if !extents::<V>(v, (tokens, depth), copy, columns.scale) {
-        let finite = |token: &usize| range::<V>(&v.values[token * v.stride..][..depth]).is_some();
-        return (0..tokens).find(|token| !finite(token));
+        let finite = |token: usize| range::<V>(&v.values[token * v.stride..][..depth]).is_some();
+        return Some((0..tokens).take_while(|token| finite(*token)).count());
     }
     let inverse = &mut inverse[..depth];
     for (inverse, scale) in inverse.iter_mut().zip(&*columns.scale) {

@@ -14,6 +14,7 @@ use tract_onnx::tract_hir::internal::*;
 use super::Context;
 use super::layout::{places, selects, shape};
 use crate::vision::int8::ops::{Attention, Heads};
+use crate::vision::int8::packed::MAX_K;
 
 /// A product's axes, by what they are to attention; positions in the first operand, the second and the output.
 struct Axes {
@@ -110,7 +111,8 @@ pub fn rule(
     let Some(k) = Operand::trace(model, k_outlet, &k_axes, Some(key_axis), ask.inner.1)? else { return Ok(None) };
     let Some(v) = Operand::trace(model, v_outlet, &v_axes, Some(answer.inner.1), depth_axis)? else { return Ok(None) };
     let scale = scale * q.scale * k.scale;
-    if v.scale != 1.0 || scale.is_nan() || scale <= 0.0 {
+    let fits = k.heads.tokens.max(k.heads.depth) <= MAX_K;
+    if !fits || v.scale != 1.0 || scale.is_nan() || scale <= 0.0 {
         return Ok(None);
     }
 
