@@ -1,7 +1,7 @@
 //! Attention of one head, with both of its products on the integer kernel.
 //!
-//! Keys and values are written as a kernel reads its weights while they are in its caches, with a scale for each key and for each channel
-//! of the values. Queries are quantised like any activation, and what the softmax makes of their products once more, its highest as level
+//! Keys and values are written as a kernel reads its weights while they are in its caches, less their means, with a scale for each key
+//! and for each channel of the values. Queries are quantised like any activation, and what the softmax makes of their products once more, its highest as level
 //! 255. So both products are exact, and the same on every kernel.
 
 use std::cell::RefCell;
@@ -31,7 +31,9 @@ struct Buffers {
     sums: Aligned<i32>,
     /// Zeros, and behind the last key minus infinity.
     beyond: Vec<f32>,
-    zeros: Vec<f32>,
+    /// Of each channel, in whole panels: of the keys, then of the values.
+    means: Vec<f32>,
+    /// Keys, values or a row of scores.
     floats: Aligned<f32>,
     levels: Aligned<u8>,
     scales: Vec<Scale>,
@@ -117,30 +119,46 @@ impl<'a> Attend<'a> {
     }
 
     fn keys(&self, k: Strided, buffers: &mut Buffers) -> Option<usize> {
-        let Buffers { keys, levels, scales, .. } = buffers;
+        let Buffers { keys, levels, scales, floats, means, .. } = buffers;
+        let Kernel { layout, glue, .. } = self.kernel;
         let (tokens, depth) = (self.tokens.1, self.depth.0);
-        let mut columns = keys.cleared(self.kernel.layout, depth, tokens);
-        let run = depth.next_multiple_of(self.kernel.layout.depth);
+        let copy = floats.grown(tokens * depth);
+        means.resize(depth, 0.0);
+        (glue.centre)(k, copy, means);
+        let mut columns = keys.cleared(*layout, depth, tokens);
+        let run = depth.next_multiple_of(layout.depth);
         let rows = levels.grown(tokens * run);
         if depth < run {
             rows.fill(0);
         }
         scales.resize(tokens, Scale::default());
-        let bad = self.quantise(k, (Levels::AroundZero, CENTRE), (rows, run), scales);
-        if bad.is_none() {
-            columns.scale.iter_mut().zip(&*scales).for_each(|(to, from)| *to = from.scale);
-            (self.kernel.glue.transpose)(rows, run, &mut columns);
+        let copy = Strided { values: copy, stride: depth };
+        if self.quantise(copy, (Levels::AroundZero, CENTRE), (rows, run), scales).is_some() {
+            return Some(self.bad_row(k, depth));
         }
-        bad
+        columns.scale.iter_mut().zip(&*scales).for_each(|(to, from)| *to = from.scale);
+        (glue.transpose)(rows, run, &mut columns);
+        None
     }
 
     fn values(&self, v: Strided, buffers: &mut Buffers) -> Option<usize> {
-        let Buffers { values, levels, floats, .. } = buffers;
+        let Buffers { values, levels, floats, means, .. } = buffers;
+        let Kernel { layout, glue, .. } = self.kernel;
         let (tokens, depth) = (self.tokens.1, self.depth.1);
-        let layout = self.kernel.layout;
-        let mut columns = values.cleared(layout, tokens, depth);
+        let (copy, inverse) = floats.grown((tokens + 1) * depth).split_at_mut(tokens * depth);
+        let mut columns = values.cleared(*layout, tokens, depth);
+        means.clear();
+        means.resize(columns.scale.len(), 0.0);
+        (glue.centre)(v, copy, &mut means[..depth]);
         let levels = levels.grown(layout.depth * columns.scale.len());
-        (self.kernel.glue.values)(v, (tokens, depth), &mut columns, floats.grown((tokens + 1) * depth), levels)
+        let finite = (glue.values)(copy, &mut columns, inverse, levels);
+        (!finite).then(|| self.bad_row(v, depth))
+    }
+
+    /// The first key or value of which something is not finite, or would not be in a sum of them.
+    fn bad_row(&self, x: Strided, depth: usize) -> usize {
+        let finite = |row: &[f32]| (self.kernel.glue.range)(&row[..depth]).is_some();
+        x.values.chunks(x.stride).take(self.tokens.1).position(|row| !finite(row)).unwrap_or(0)
     }
 
     fn queries(&self, q: Strided, Buffers { queries, keys, .. }: &mut Buffers) -> Option<usize> {
@@ -167,7 +185,6 @@ impl<'a> Attend<'a> {
         buffers.beyond.clear();
         buffers.beyond.resize(self.tokens.1, 0.0);
         buffers.beyond.resize(scored, f32::NEG_INFINITY);
-        buffers.zeros.resize(answered, 0.0);
         buffers.weights.resize(STRIP_ROWS, scored.max(buffers.values.run));
         buffers.floats.grown(scored);
         buffers.sums.grown(STRIP_ROWS * scored.max(answered));
@@ -212,7 +229,7 @@ impl<'a> Attend<'a> {
 
     /// Adds the values up as a strip of queries weighs them.
     fn read(&self, strip: Queries, buffers: &mut Buffers, out: &mut Block<f32>) {
-        let Buffers { values, weights, sums, zeros, .. } = buffers;
+        let Buffers { values, weights, sums, means, .. } = buffers;
         let (columns, sums) = (values.columns(), sums.get_mut());
         self.products(weights.from(0), strip, weights.stride, (values, &self.rooms[1]), sums);
         if strip.ones > 0 {
@@ -225,7 +242,7 @@ impl<'a> Attend<'a> {
             rows: &weights.scales[..strip.count],
             sums: &values.sums,
             scale: &values.scale,
-            bias: zeros,
+            bias: means,
             partial: None,
             activation: Activation::Identity,
             residual: false,

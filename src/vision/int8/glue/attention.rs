@@ -1,7 +1,8 @@
 //! What stands around the products of attention: keys and values as a kernel's weights, scores as the weights of values.
 
+use super::MAX_LANES;
 use super::activation::exp2;
-use super::quantise::{CENTRE, Scale, range};
+use super::quantise::{CENTRE, Scale, load_short};
 use crate::vision::int8::kernels::Layout;
 use crate::vision::int8::kernels::float::Strided;
 use crate::vision::int8::kernels::vector::Vector;
@@ -61,50 +62,88 @@ fn scatter<const D: usize>(rows: &[u8], run: usize, columns: &mut Columns) {
     }
 }
 
-/// Writes `tokens` rows of `depth` values each as the rows of a matrix. Returns the first row with a value that is not finite.
+/// Copies rows together, one behind the other, less the mean of each column.
+///
+/// What all keys have in common adds the same to all scores of a query, and what all values have in common to each answer: neither need
+/// take levels from what sets them apart. (For keys: Zhang et al., "SageAttention", 2024.) In a layer's output the rows lie so far apart
+/// that they fall on each other's places in a cache (12 KiB in ViT-L-14), and they are read several times.
 #[inline(always)]
-pub fn values<V: Vector>(
-    v: Strided,
-    (tokens, depth): (usize, usize),
-    columns: &mut Columns,
-    scratch: &mut [f32],
-    levels: &mut [u8],
-) -> Option<usize> {
-    let (copy, inverse) = scratch.split_at_mut(tokens * depth);
-    if !extents::<V>(v, (tokens, depth), copy, columns.scale) {
-        let finite = |token: usize| range::<V>(&v.values[token * v.stride..][..depth]).is_some();
-        return Some((0..tokens).take_while(|token| finite(*token)).count());
+pub fn centre<V: Vector>(x: Strided, copy: &mut [f32], means: &mut [f32]) {
+    let (depth, mut column) = (means.len(), 0);
+    while column + WIDE * V::LANES <= depth {
+        centre_columns::<V, WIDE>(x, copy, means, column);
+        column += WIDE * V::LANES;
     }
-    let inverse = &mut inverse[..depth];
+    while column + V::LANES <= depth {
+        centre_columns::<V, 1>(x, copy, means, column);
+        column += V::LANES;
+    }
+    while column < depth {
+        centre_columns::<f32, 1>(x, copy, means, column);
+        column += 1;
+    }
+}
+
+/// The same for `C` registers of columns.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "short loops over registers, which are written out")]
+fn centre_columns<V: Vector, const C: usize>(x: Strided, copy: &mut [f32], means: &mut [f32], column: usize) {
+    let (depth, width) = (means.len(), C * V::LANES);
+    let mut sums = [V::splat(0.0); C];
+    for (x, copy) in x.values.chunks(x.stride).zip(copy.chunks_exact_mut(depth)) {
+        let (from, to) = (&x[column..][..width], &mut copy[column..][..width]);
+        for i in 0..C {
+            let value = V::load(&from[i * V::LANES..]);
+            value.store(&mut to[i * V::LANES..]);
+            sums[i] = sums[i].add(value);
+        }
+    }
+    let share = V::splat(1.0 / (copy.len() / depth) as f32);
+    for i in 0..C {
+        sums[i] = sums[i].mul(share);
+        sums[i].store(&mut means[column + i * V::LANES..]);
+    }
+    for copy in copy.chunks_exact_mut(depth) {
+        let to = &mut copy[column..][..width];
+        for i in 0..C {
+            let to = &mut to[i * V::LANES..];
+            V::load(to).sub(sums[i]).store(to);
+        }
+    }
+}
+
+/// Writes rows of `depth` values each as the rows of a matrix; whether all values are finite. `inverse` holds a row.
+#[inline(always)]
+pub fn values<V: Vector>(rows: &[f32], columns: &mut Columns, inverse: &mut [f32], levels: &mut [u8]) -> bool {
+    if !extents::<V>(rows, inverse.len(), columns.scale) {
+        return false;
+    }
     for (inverse, scale) in inverse.iter_mut().zip(&*columns.scale) {
         // A scale so small that its inverse overflows stands for values indistinguishable from 0.
         *inverse = if 1.0 / scale < f32::INFINITY { 1.0 / scale } else { 0.0 };
     }
     match columns.layout.depth {
-        4 => steps::<V, 4>(copy, inverse, columns, levels),
-        8 => steps::<V, 8>(copy, inverse, columns, levels),
-        _ => steps::<V, 16>(copy, inverse, columns, levels),
+        4 => steps::<V, 4>(rows, inverse, columns, levels),
+        8 => steps::<V, 8>(rows, inverse, columns, levels),
+        _ => steps::<V, 16>(rows, inverse, columns, levels),
     }
-    None
+    true
 }
 
-/// Copies the rows together and finds each column's scale; whether all values are finite.
-///
-/// In a layer's output the rows lie so far apart that they fall on each other's places in a cache (12 KiB in ViT-L-14), and they are
-/// read twice.
+/// Finds each column's scale; whether all values are finite.
 #[inline(always)]
-fn extents<V: Vector>(v: Strided, shape: (usize, usize), copy: &mut [f32], scale: &mut [f32]) -> bool {
-    let (depth, mut column, mut finite) = (shape.1, 0, true);
+fn extents<V: Vector>(rows: &[f32], depth: usize, scale: &mut [f32]) -> bool {
+    let (mut column, mut finite) = (0, true);
     while column + WIDE * V::LANES <= depth {
-        finite &= extent::<V, WIDE>(v, shape, copy, scale, column);
+        finite &= extent::<V, WIDE>(rows, depth, scale, column);
         column += WIDE * V::LANES;
     }
     while column + V::LANES <= depth {
-        finite &= extent::<V, 1>(v, shape, copy, scale, column);
+        finite &= extent::<V, 1>(rows, depth, scale, column);
         column += V::LANES;
     }
     while column < depth {
-        finite &= extent::<f32, 1>(v, shape, copy, scale, column);
+        finite &= extent::<f32, 1>(rows, depth, scale, column);
         column += 1;
     }
     finite
@@ -113,20 +152,12 @@ fn extents<V: Vector>(v: Strided, shape: (usize, usize), copy: &mut [f32], scale
 /// The same for `C` registers of columns.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "short loops over registers, which are written out")]
-fn extent<V: Vector, const C: usize>(
-    v: Strided,
-    (tokens, depth): (usize, usize),
-    copy: &mut [f32],
-    scale: &mut [f32],
-    column: usize,
-) -> bool {
+fn extent<V: Vector, const C: usize>(rows: &[f32], depth: usize, scale: &mut [f32], column: usize) -> bool {
     let mut covered = [(V::splat(0.0), V::splat(0.0), V::splat(0.0)); C];
-    for (token, copy) in copy.chunks_exact_mut(depth).enumerate().take(tokens) {
-        let (from, to) = (&v.values[token * v.stride + column..][..C * V::LANES], &mut copy[column..][..C * V::LANES]);
+    for row in rows.chunks_exact(depth) {
+        let row = &row[column..][..C * V::LANES];
         for i in 0..C {
-            let value = V::load(&from[i * V::LANES..]);
-            value.store(&mut to[i * V::LANES..]);
-            covered[i] = value.cover(covered[i]);
+            covered[i] = V::load(&row[i * V::LANES..]).cover(covered[i]);
         }
     }
     let mut finite = true;
@@ -141,12 +172,12 @@ fn extent<V: Vector, const C: usize>(
 
 /// Quantises the rows of a step and writes them, `D` bytes a column.
 #[inline(always)]
-fn steps<V: Vector, const D: usize>(copy: &[f32], inverse: &[f32], columns: &mut Columns, levels: &mut [u8]) {
+fn steps<V: Vector, const D: usize>(rows: &[f32], inverse: &[f32], columns: &mut Columns, levels: &mut [u8]) {
     let (depth, width, across) = (inverse.len(), columns.scale.len(), columns.layout.columns);
-    let tokens = copy.len() / depth;
+    let tokens = rows.len() / depth;
     let levels = &mut levels[..D * width];
     levels.fill(0);
-    for (step, rows) in copy.chunks(D * depth).enumerate() {
+    for (step, rows) in rows.chunks(D * depth).enumerate() {
         for (row, levels) in rows.chunks_exact(depth).zip(levels.chunks_exact_mut(width)) {
             encode_columns::<V>(row, inverse, levels);
         }
@@ -192,10 +223,12 @@ fn encode_columns<V: Vector>(row: &[f32], inverse: &[f32], levels: &mut [u8]) {
         value.levels(CENTRE, &mut levels[column..]);
         column += V::LANES;
     }
-    while column < row.len() {
-        let value = f32::load(&row[column..]).fma(inverse[column], CENTRE as f32);
-        value.levels(CENTRE, &mut levels[column..]);
-        column += 1;
+    let (row, inverse) = (&row[column..], &inverse[column..]);
+    if !row.is_empty() {
+        let value = load_short::<V>(row).fma(load_short::<V>(inverse), V::splat(CENTRE as f32));
+        let mut last = [0u8; MAX_LANES];
+        value.levels(CENTRE, &mut last);
+        levels[column..][..row.len()].copy_from_slice(&last[..row.len()]);
     }
 }
 

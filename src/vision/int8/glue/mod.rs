@@ -14,7 +14,7 @@ mod quantise;
 mod winograd;
 
 pub use activation::Activation;
-pub use attention::{Columns, Weigh, transpose, values, weigh};
+pub use attention::{Columns, Weigh, centre, transpose, values, weigh};
 pub use attention_pool::{AttendOnce, HEADS, Head, PANEL, Projection, attend_once};
 pub use depthwise::{Depthwise, depthwise};
 pub use finish::{Finish, accumulate, finish};

@@ -46,7 +46,7 @@ impl Scale {
 
 /// The first `x.len()` values of a register, zeros behind them.
 #[inline(always)]
-fn load_short<V: Vector>(x: &[f32]) -> V {
+pub(super) fn load_short<V: Vector>(x: &[f32]) -> V {
     let mut last = [0f32; MAX_LANES];
     last[..x.len()].copy_from_slice(x);
     V::load(&last)

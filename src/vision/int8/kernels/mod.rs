@@ -222,8 +222,10 @@ pub struct Glue {
     pub finish: fn(&Finish, &[i32], &mut Block<f32>),
     /// See [`glue::transpose`].
     pub transpose: fn(&[u8], usize, &mut Columns),
+    /// See [`glue::centre`].
+    pub centre: fn(Strided, &mut [f32], &mut [f32]),
     /// See [`glue::values`].
-    pub values: fn(Strided, (usize, usize), &mut Columns, &mut [f32], &mut [u8]) -> Option<usize>,
+    pub values: fn(&[f32], &mut Columns, &mut [f32], &mut [u8]) -> bool,
     /// See [`glue::weigh`].
     pub weigh: fn(&Weigh, &[i32], &mut [f32], &mut [u8], &mut [Scale]) -> Option<usize>,
     /// See [`glue::attend_once`].
@@ -405,14 +407,12 @@ macro_rules! glue_for {
                 glue::transpose(rows, run, columns)
             }
             $(#[$feature])*
-            fn values(
-                v: Strided,
-                shape: (usize, usize),
-                columns: &mut Columns,
-                scratch: &mut [f32],
-                levels: &mut [u8],
-            ) -> Option<usize> {
-                glue::values::<$vector>(v, shape, columns, scratch, levels)
+            fn centre(x: Strided, copy: &mut [f32], means: &mut [f32]) {
+                glue::centre::<$vector>(x, copy, means)
+            }
+            $(#[$feature])*
+            fn values(rows: &[f32], columns: &mut Columns, inverse: &mut [f32], levels: &mut [u8]) -> bool {
+                glue::values::<$vector>(rows, columns, inverse, levels)
             }
             $(#[$feature])*
             fn weigh(
@@ -456,7 +456,8 @@ macro_rules! glue_for {
                 accumulate: |rows, sums, acc, partial| unsafe { accumulate(rows, sums, acc, partial) },
                 finish: |f, acc, out| unsafe { finish(f, acc, out) },
                 transpose: |rows, run, columns| unsafe { transpose(rows, run, columns) },
-                values: |v, shape, columns, scratch, levels| unsafe { values(v, shape, columns, scratch, levels) },
+                centre: |x, copy, means| unsafe { centre(x, copy, means) },
+                values: |rows, columns, inverse, levels| unsafe { values(rows, columns, inverse, levels) },
                 weigh: |w, acc, scores, bytes, scales| unsafe { weigh(w, acc, scores, bytes, scales) },
                 attend_once: |a, scratch, out| unsafe { attend_once(a, scratch, out) },
                 depthwise: |d, y, out| unsafe { depthwise(d, y, out) },

@@ -119,6 +119,7 @@ impl TypedOp for Attention {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vision::int8::glue::MAX_LANES;
     use crate::vision::int8::kernels::pool::Pool;
     use crate::vision::int8::kernels::{Kernel, KernelChoice};
 
@@ -249,8 +250,13 @@ mod tests {
             for kernel in kernels() {
                 for threads in 1..3 {
                     let out = case.computed(kernel, threads).unwrap();
-                    // Without fused operations a level is another here or there.
-                    let reach = if kernel.name == "portable" { 0.02 } else { 0.0 };
+                    // Without fused operations a level is another here or there, and what is left behind the last whole register
+                    // is finished without.
+                    let reach = match (kernel.name, depth.1 % MAX_LANES) {
+                        ("portable", _) => 0.02,
+                        (_, 0) => 0.0,
+                        _ => 1e-6,
+                    };
                     let agree = out.iter().zip(&best).all(|(a, b)| (a - b).abs() <= reach);
                     assert!(agree, "{} with {threads} threads, {tokens:?} {depth:?}", kernel.name);
                 }
@@ -265,6 +271,22 @@ mod tests {
         for kernel in kernels() {
             for (value, exact) in case.computed(kernel, 1).unwrap().iter().zip(case.exact()) {
                 assert!((f64::from(*value) - exact).abs() < 0.009, "{}: {value} for {exact}", kernel.name);
+            }
+        }
+    }
+
+    /// As biases of a layer make it, some larger than all else.
+    #[test]
+    fn what_all_keys_or_values_have_in_common_costs_no_accuracy() {
+        for (operand, width) in [(1, 64), (2, 20)] {
+            let mut case = Case::new((33, 65), (64, 20));
+            for row in case.values[operand].chunks_exact_mut(width + APART) {
+                row[..width].iter_mut().enumerate().for_each(|(i, value)| *value += [0.0, 100.0, -30.0][i % 3]);
+            }
+            for kernel in kernels() {
+                for (value, exact) in case.computed(kernel, 1).unwrap().iter().zip(case.exact()) {
+                    assert!((f64::from(*value) - exact).abs() < 0.05, "{}: {value} for {exact}", kernel.name);
+                }
             }
         }
     }
