@@ -1,8 +1,8 @@
 //! Attention of one head, with both of its products on the integer kernel.
 //!
 //! Keys and values are written as a kernel reads its weights while they are in its caches, less their means, with a scale for each key
-//! and for each channel of the values. Queries are quantised like any activation, and what the softmax makes of their products once more, its highest as level
-//! 255. So both products are exact, and the same on every kernel.
+//! and for each channel of the values. Queries are quantised like any activation, and what the softmax makes of their products once more,
+//! its highest as level 255. So both products are exact, and the same on every kernel.
 
 use std::cell::RefCell;
 

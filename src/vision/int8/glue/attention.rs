@@ -2,13 +2,10 @@
 
 use super::MAX_LANES;
 use super::activation::exp2;
-use super::quantise::{CENTRE, Scale, load_short};
+use super::quantise::{CENTRE, HIGHEST_SIGNED, Scale, inverse, load_short};
 use crate::vision::int8::kernels::Layout;
 use crate::vision::int8::kernels::float::Strided;
 use crate::vision::int8::kernels::vector::Vector;
-
-/// The level that stands for the largest magnitude of a column of weights.
-const TOP: f32 = 127.0;
 
 /// The level of the largest weight of a row of scores, as a power of 2.
 const LOG2_HIGHEST: f32 = 7.994_353_4;
@@ -112,20 +109,19 @@ fn centre_columns<V: Vector, const C: usize>(x: Strided, copy: &mut [f32], means
     }
 }
 
-/// Writes rows of `depth` values each as the rows of a matrix; whether all values are finite. `inverse` holds a row.
+/// Writes rows of `depth` values each as the rows of a matrix; whether all values are finite. `inverses` holds a row.
 #[inline(always)]
-pub fn values<V: Vector>(rows: &[f32], columns: &mut Columns, inverse: &mut [f32], levels: &mut [u8]) -> bool {
-    if !extents::<V>(rows, inverse.len(), columns.scale) {
+pub fn values<V: Vector>(rows: &[f32], columns: &mut Columns, inverses: &mut [f32], levels: &mut [u8]) -> bool {
+    if !extents::<V>(rows, inverses.len(), columns.scale) {
         return false;
     }
-    for (inverse, scale) in inverse.iter_mut().zip(&*columns.scale) {
-        // A scale so small that its inverse overflows stands for values indistinguishable from 0.
-        *inverse = if 1.0 / scale < f32::INFINITY { 1.0 / scale } else { 0.0 };
+    for (to, scale) in inverses.iter_mut().zip(&*columns.scale) {
+        *to = inverse(*scale);
     }
     match columns.layout.depth {
-        4 => steps::<V, 4>(rows, inverse, columns, levels),
-        8 => steps::<V, 8>(rows, inverse, columns, levels),
-        _ => steps::<V, 16>(rows, inverse, columns, levels),
+        4 => steps::<V, 4>(rows, inverses, columns, levels),
+        8 => steps::<V, 8>(rows, inverses, columns, levels),
+        _ => steps::<V, 16>(rows, inverses, columns, levels),
     }
     true
 }
@@ -164,7 +160,7 @@ fn extent<V: Vector, const C: usize>(rows: &[f32], depth: usize, scale: &mut [f3
     for i in 0..C {
         let (low, high, witness) = covered[i];
         let bound = high.max(V::splat(0.0).sub(low));
-        bound.mul(V::splat(1.0 / TOP)).store(&mut scale[column + i * V::LANES..]);
+        bound.mul(V::splat(1.0 / HIGHEST_SIGNED)).store(&mut scale[column + i * V::LANES..]);
         finite &= witness.is_zero() && bound.highest().is_finite();
     }
     finite

@@ -8,6 +8,9 @@ use crate::vision::int8::kernels::vector::Vector;
 /// The level in the middle.
 pub const CENTRE: i32 = 128;
 
+/// The level that stands for the largest magnitude, where levels lie evenly around 0.
+pub(super) const HIGHEST_SIGNED: f32 = 127.0;
+
 /// How one row's levels `0..=255` map to values: `value = scale · (level - zero)`.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Scale {
@@ -35,7 +38,7 @@ impl Scale {
 
     /// The same for `-bound..=bound`, with 0 in the middle: signed bytes when [`CENTRE`] is taken off, none of them -128.
     pub fn around_zero(bound: f32) -> Scale {
-        Scale { scale: bound / 127.0, zero: CENTRE }
+        Scale { scale: bound / HIGHEST_SIGNED, zero: CENTRE }
     }
 
     /// The same for bytes that hold a level less `offset`.
@@ -98,12 +101,17 @@ fn top<V: Vector>(x: &[f32]) -> Option<f32> {
     top.is_finite().then_some(top)
 }
 
+/// One by a scale. One so small that its inverse overflows stands for values indistinguishable from 0, as 0 does.
+#[inline(always)]
+pub(super) fn inverse(scale: f32) -> f32 {
+    let inverse = 1.0 / scale;
+    if inverse < f32::INFINITY { inverse } else { 0.0 }
+}
+
 /// Writes the levels of `x` under `scale`, less `offset`, as bytes.
 #[inline(always)]
 pub fn encode<V: Vector>(x: &[f32], scale: Scale, offset: i32, out: &mut [u8]) {
-    let inverse = if scale.scale > 0.0 { 1.0 / scale.scale } else { 0.0 };
-    // A scale so small that its inverse overflows stands for values indistinguishable from 0.
-    let inverse = V::splat(if inverse.is_finite() { inverse } else { 0.0 });
+    let inverse = V::splat(inverse(scale.scale));
     let zero = V::splat(scale.zero as f32);
     let out = &mut out[..x.len()];
     let (mut from, mut to) = (x.chunks_exact(4 * V::LANES), out.chunks_exact_mut(4 * V::LANES));

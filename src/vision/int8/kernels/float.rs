@@ -1,4 +1,4 @@
-//! Products of small f32 matrices, four rows at a time: the scores and the answers of attention.
+//! Products of small f32 matrices, four rows at a time: the answers of an attention pool.
 //!
 //! Sixteen sums stay in registers, and four values of each row are loaded at once where a lane can be multiplied by. Checked one
 //! by one, the lines would cost more instructions than a third of the sums.
