@@ -98,17 +98,17 @@ fn finish_columns<V: Vector, A: Activate, const C: usize>(
         scale[i] = V::load(&f.scale[column + i * V::LANES..]);
         bias[i] = V::load(&f.bias[column + i * V::LANES..]);
     }
-    let rows = f.rows.iter().zip(acc[column..].chunks(f.columns));
+    let rows = f.rows.iter().zip(acc.chunks_exact(f.columns));
     let outs = out.rows_of(f.row..f.row + f.rows.len(), from..from + C * V::LANES);
-    let mut partials = f.partial.map(|partial| partial[column..].chunks(f.columns));
+    let mut partials = f.partial.map(|partial| partial.chunks_exact(f.columns));
     for ((row, acc), out) in rows.zip(outs) {
-        let (acc, out) = (&acc[..C * V::LANES], &mut out[..C * V::LANES]);
+        let (acc, out) = (&acc[column..][..C * V::LANES], &mut out[..C * V::LANES]);
         let row_scale = V::splat(row.scale);
         let mut values = bias;
         for i in 0..C {
             values[i] = V::sums(&acc[i * V::LANES..], row.zero, sums[i]);
         }
-        match partials.as_mut().and_then(Iterator::next).map(|partial| &partial[..C * V::LANES]) {
+        match partials.as_mut().and_then(Iterator::next).map(|partial| &partial[column..][..C * V::LANES]) {
             Some(partial) => {
                 for i in 0..C {
                     values[i] = values[i].fma(row_scale, V::load(&partial[i * V::LANES..]));

@@ -154,7 +154,7 @@ fn opaque(mut p: *const u8) -> *const u8 {
 /// `t` must have `R` rows, and the CPU must have the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
-    let Strip { a, row_stride, segments, segment_stride, steps, next, width, .. } = *t.strip;
+    let Strip { a, row_stride, segments, segment_stride, steps, next, .. } = *t.strip;
     let mut sums = [[_mm512_setzero_si512(); 2]; R];
     let mut w = t.strip.panel.as_ptr();
     // The lines that the tiles before have not fetched.
@@ -194,7 +194,7 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
     // SAFETY: the strip has room for R rows of 32 sums.
     unsafe {
         unrolled!(R, ROW => {
-            let out = acc.as_mut_ptr().add(ROW * width);
+            let out = t.sums(acc, ROW);
             _mm512_storeu_si512(out.cast(), sums[ROW][0]);
             _mm512_storeu_si512(out.add(16).cast(), sums[ROW][1]);
         });

@@ -27,7 +27,7 @@ fn strip(strip: &Strip, acc: &mut [i32]) {
 /// `t` must have `R` rows, and the CPU must have AVX-VNNI.
 #[target_feature(enable = "avx2,avxvnni")]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
-    let Strip { a, row_stride, segments, segment_stride, steps, width, .. } = *t.strip;
+    let Strip { a, row_stride, segments, segment_stride, steps, .. } = *t.strip;
     let mut sums = [[_mm256_setzero_si256(); 2]; R];
     let mut w = t.strip.panel.as_ptr();
     for s in 0..segments {
@@ -52,7 +52,7 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
     unrolled!(R, ROW => {
         // SAFETY: the strip has room for R rows of 16 sums.
         unsafe {
-            let out = acc.as_mut_ptr().add(ROW * width);
+            let out = t.sums(acc, ROW);
             _mm256_storeu_si256(out.cast(), sums[ROW][0]);
             _mm256_storeu_si256(out.add(8).cast(), sums[ROW][1]);
         }

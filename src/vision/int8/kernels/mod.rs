@@ -138,6 +138,14 @@ impl Strip<'_> {
 }
 
 impl Tile<'_> {
+    /// Where the sums of one of its rows begin. Unchecked, as [`Strip::tiles`] has checked the last: a check for each would be half of what
+    /// ends a tile.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[inline(always)]
+    fn sums(&self, acc: &mut [i32], row: usize) -> *mut i32 {
+        acc.as_mut_ptr().wrapping_add(row.wrapping_mul(self.strip.width))
+    }
+
     /// Where the runs of segment `s` begin: those of row `first` and of every `step`-th after it.
     #[cfg(target_arch = "aarch64")]
     fn row_starts<const R: usize>(&self, s: usize, first: usize, step: usize) -> [*const i8; R] {

@@ -216,7 +216,7 @@ macro_rules! next_fit {
 /// `t` must have `R` rows.
 #[inline(always)]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
-    let Strip { segments, steps, width, .. } = *t.strip;
+    let Strip { segments, steps, .. } = *t.strip;
     // SAFETY: NEON is part of aarch64, here and below.
     let mut sums = [[unsafe { vdupq_n_s32(0) }; 4]; R];
     let mut w = t.strip.panel.as_ptr();
@@ -264,7 +264,7 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
         // SAFETY: the strip has room for R rows of 4 sums.
         unsafe {
             let pairs = [vpaddq_s32(sums[ROW][0], sums[ROW][1]), vpaddq_s32(sums[ROW][2], sums[ROW][3])];
-            vst1q_s32(acc.as_mut_ptr().add(width * ROW), vpaddq_s32(pairs[0], pairs[1]));
+            vst1q_s32(t.sums(acc, ROW), vpaddq_s32(pairs[0], pairs[1]));
         }
     });
 }

@@ -29,8 +29,31 @@ pub fn kernel() -> Option<Kernel> {
 }
 
 fn strip(strip: &Strip, acc: &mut [i32]) {
-    // SAFETY: `kernel` is the only way here and has detected the feature; a tile stays inside its strip.
-    strip.tiles(LAYOUT, acc, |t, acc| unsafe { by_rows!(rows, t, acc; 1 2 3 4 5; 6) });
+    // SAFETY: `kernel` is the only way here and has detected the feature.
+    unsafe { tiles(strip, acc) };
+}
+
+/// # Safety
+/// The CPU must have the dot product.
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn tiles(strip: &Strip, acc: &mut [i32]) {
+    // Whole tiles are computed here, so that registers are saved and given back once a strip.
+    // SAFETY: a tile stays inside its strip.
+    strip.tiles(LAYOUT, acc, |t, acc| unsafe {
+        match t.rows {
+            6 => rows::<6>(t, acc),
+            _ => by_rows!(few_rows, t, acc; 1 2 3 4; 5),
+        }
+    });
+}
+
+/// # Safety
+/// As of [`rows`].
+#[inline(never)]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn few_rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
+    // SAFETY: by the contract.
+    unsafe { rows::<R>(t, acc) };
 }
 
 /// Adds the products of the four bytes that `$lane` counts of `$a` with four bytes of each of four columns.
@@ -64,9 +87,10 @@ macro_rules! step {
 
 /// # Safety
 /// `t` must have `R` rows, and the CPU must have the dot product.
+#[inline]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
-    let Strip { segments, steps, width, .. } = *t.strip;
+    let Strip { segments, steps, .. } = *t.strip;
     let mut sums = [[vdupq_n_s32(0); 4]; R];
     let mut w = t.strip.panel.as_ptr();
     for s in 0..segments {
@@ -94,9 +118,8 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
         }
     }
     unrolled!(R, ROW => {
-        unrolled!(4, FOUR => {
-            // SAFETY: the strip has room for R rows of 16 sums.
-            unsafe { vst1q_s32(acc.as_mut_ptr().add(width * ROW + 4 * FOUR), sums[ROW][FOUR]) };
-        });
+        let out = t.sums(acc, ROW);
+        // SAFETY: the strip has room for R rows of 16 sums.
+        unrolled!(4, FOUR => unsafe { vst1q_s32(out.add(4 * FOUR), sums[ROW][FOUR]) });
     });
 }

@@ -30,14 +30,32 @@ pub fn kernel() -> Option<Kernel> {
 }
 
 fn strip(strip: &Strip, acc: &mut [i32]) {
-    // SAFETY: `kernel` is the only way here and has detected the feature; a tile stays inside its strip.
+    // SAFETY: `kernel` is the only way here and has detected the feature.
+    unsafe { tiles(strip, acc) };
+}
+
+/// # Safety
+/// The CPU must have the instruction.
+#[target_feature(enable = "neon,i8mm")]
+unsafe fn tiles(strip: &Strip, acc: &mut [i32]) {
+    // Whole tiles are computed here, so that registers are saved and given back once a strip.
+    // SAFETY: a tile stays inside its strip.
     strip.tiles(LAYOUT, acc, |t, acc| unsafe {
         match t.rows.div_ceil(2) {
-            1 => pairs::<1>(t, acc),
-            2 => pairs::<2>(t, acc),
-            _ => pairs::<3>(t, acc),
+            3 => pairs::<3>(t, acc),
+            2 => few_pairs::<2>(t, acc),
+            _ => few_pairs::<1>(t, acc),
         }
     });
+}
+
+/// # Safety
+/// As of [`pairs`].
+#[inline(never)]
+#[target_feature(enable = "neon,i8mm")]
+unsafe fn few_pairs<const P: usize>(t: &Tile, acc: &mut [i32]) {
+    // SAFETY: by the contract.
+    unsafe { pairs::<P>(t, acc) };
 }
 
 /// Of `$one` and `$other`, two rows, makes their first and their second eight bytes, row beside row.
@@ -88,9 +106,10 @@ macro_rules! step {
 
 /// # Safety
 /// `t` must have `2 P` or `2 P - 1` rows, and the CPU must have the instruction.
+#[inline]
 #[target_feature(enable = "neon,i8mm")]
 unsafe fn pairs<const P: usize>(t: &Tile, acc: &mut [i32]) {
-    let Strip { segments, steps, width, .. } = *t.strip;
+    let Strip { segments, steps, .. } = *t.strip;
     let mut sums = [[vdupq_n_s32(0); 8]; P];
     let mut w = t.strip.panel.as_ptr();
     for s in 0..segments {
@@ -126,10 +145,10 @@ unsafe fn pairs<const P: usize>(t: &Tile, acc: &mut [i32]) {
             let [left, right] = [2 * TWO, 2 * TWO + 1].map(|column| vreinterpretq_s64_s32(sums[PAIR][column]));
             // SAFETY: the strip has room for `t.rows` rows of 16 sums.
             unsafe {
-                let out = acc.as_mut_ptr().add(2 * width * PAIR + 4 * TWO);
-                vst1q_s32(out, vreinterpretq_s32_s64(vzip1q_s64(left, right)));
+                vst1q_s32(t.sums(acc, 2 * PAIR).add(4 * TWO), vreinterpretq_s32_s64(vzip1q_s64(left, right)));
                 if 2 * PAIR + 1 < t.rows {
-                    vst1q_s32(out.add(width), vreinterpretq_s32_s64(vzip2q_s64(left, right)));
+                    let out = t.sums(acc, 2 * PAIR + 1);
+                    vst1q_s32(out.add(4 * TWO), vreinterpretq_s32_s64(vzip2q_s64(left, right)));
                 }
             }
         });
