@@ -272,6 +272,8 @@ fn depthwise_sums_are_those_of_the_definition() {
         for (window, stride) in shapes {
             for (channels, size, before) in
                 [(1, (5, 5), 1), (4, (9, 12), 1), (16, (7, 6), 0), (19, (8, 11), 1), (35, (6, 17), 1), (8, (5, 5), 2)]
+                    .into_iter()
+                    .chain((4..17).map(|width| (20, (4, width), 1)))
             {
                 let before = before.min(window.0 - 1);
                 let mut random = values(channels as u32);

@@ -115,15 +115,26 @@ impl<const N: usize> Windows<'_, N> {
             }};
         }
         const { assert!(3 * S + N <= 14, "`unrolled!` counts no further") };
+        let mut left = inside;
         if self.before == 1 {
-            windows!(1, 1, N - 1);
-            at = at.map(|at| at.wrapping_add((S - 1) * channels));
+            // Windows at an edge are computed with the three beside them, where there are as many.
+            let count = if left >= 4 { 4 } else { 1 };
+            if count == 4 {
+                windows!(4, 1, 3 * S + N - 1)
+            } else {
+                windows!(1, 1, N - 1)
+            }
+            at = at.map(|at| at.wrapping_add((count * S - 1) * channels));
+            left -= count;
         }
-        let mut left = inside - self.before;
         while left >= 4 {
             windows!(4, 0, 3 * S + N);
             at = at.map(|at| at.wrapping_add(4 * S * channels));
             left -= 4;
+        }
+        if inside < columns && left == 3 {
+            windows!(4, 0, 3 * S + N - 1);
+            return;
         }
         for _ in 0..left {
             windows!(1, 0, N);
