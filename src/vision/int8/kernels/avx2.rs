@@ -1,9 +1,8 @@
 //! x86-64 with AVX2 and FMA, without VNNI.
 //!
 //! `vpmaddubsw` adds two products of bytes in 16 bits, saturating, and is still exact where activations are within the
-//! panel's [`limits`]. Which are is found eight steps at a time, for all rows of a tile. Of a pair of products that may not
-//! fit, the main loop computes the first alone, and the second is added behind it. Widening all bytes to 16 bits and adding with
-//! `vpmaddwd` alone, as was done before, takes as many multiplications, and the widening on top.
+//! panel's [`limits`]. Which are is found eight steps at a time, for all rows of a tile. Steps that may not fit are computed
+//! behind the others, widened to 16 bits and with `vpmaddwd` alone: as many multiplications, and the widening on top.
 //!
 //! A tile is 5 rows by 16 columns: ten accumulators, two registers of weights, a broadcast, its products and a constant,
 //! 15 of 16; with six rows the compiler spills three accumulators.
@@ -172,57 +171,68 @@ unsafe fn words(from: *const u8, count: usize) -> __m256i {
     }
 }
 
-/// Which pairs of a few steps may be multiplied together: for each step a mask of all bytes, or of the first of each pair.
-/// Returns one bit for each of the latter.
+/// One bit for each of some steps, at most [`CHUNK`]: whether all its pairs of activations are within their limits.
 ///
 /// # Safety
-/// Each row must begin `stride` bytes after the one before at `at` and have `steps` words, `steps` at most [`CHUNK`], and
-/// `limits` must be to as many pairs of bytes, filled up to whole [`limits::TOGETHER`].
+/// Each row must begin `stride` bytes after the one before at `at` and have `steps` words, and `limits` must be to two bytes for
+/// each step, filled up to whole [`limits::TOGETHER`].
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn masks<const R: usize>(
-    (at, stride): (*const u8, usize),
-    limits: *const u8,
-    steps: usize,
-    masks: &mut [u32; CHUNK],
-) -> u64 {
-    let first = _mm256_set1_epi16(0xff);
-    let mut over = 0;
-    for (group, masks) in masks.as_chunks_mut::<{ limits::TOGETHER }>().0.iter_mut().enumerate() {
-        let from = group * limits::TOGETHER;
-        if from >= steps {
-            break;
-        }
+unsafe fn within<const R: usize>((at, stride): (*const u8, usize), limits: *const u8, steps: usize) -> u64 {
+    // A pair's limit is that of both its bytes.
+    let low = _mm_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    let twice = _mm256_set_m128i(_mm_add_epi8(low, _mm_set1_epi8(8)), low);
+    let mut within = 0;
+    for from in (0..steps).step_by(limits::TOGETHER) {
         let mut highest = _mm256_setzero_si256();
         // SAFETY: by the contract, of what lies `from` words and pairs further on.
-        unsafe {
-            for row in 0..R {
-                let row = at.wrapping_add(row * stride + 4 * from);
+        let limits = unsafe {
+            unrolled!(R, ROW => {
+                let row = at.wrapping_add(ROW * stride + 4 * from);
                 highest = _mm256_max_epu8(highest, words(row, steps - from));
-            }
-            // A pair's limit is that of both its bytes.
-            let limit = _mm256_cvtepu8_epi16(_mm_loadu_si128(limits.add(2 * from).cast()));
-            let limit = _mm256_or_si256(limit, _mm256_slli_epi16::<8>(limit));
-            let above = _mm256_subs_epu8(highest, limit);
-            let within = _mm256_cmpeq_epi32(above, _mm256_setzero_si256());
-            _mm256_storeu_si256(masks.as_mut_ptr().cast(), _mm256_or_si256(within, first));
-            let within = _mm256_movemask_ps(_mm256_castsi256_ps(within)) as u8;
-            over |= u64::from(!within) << from;
-        }
+            });
+            _mm_loadu_si128(limits.add(2 * from).cast())
+        };
+        let limits = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(limits), twice);
+        let fit = _mm256_cmpeq_epi32(_mm256_subs_epu8(highest, limits), _mm256_setzero_si256());
+        within |= u64::from(_mm256_movemask_ps(_mm256_castsi256_ps(fit)) as u8) << from;
     }
-    over
+    within
 }
 
-/// Adds the products of the step at `$at` with two registers of weights, exact where each pair of them fits 16 bits.
-macro_rules! step {
-    ($rows:ident, $sums:ident, $at:expr, $stride:expr, $w0:expr, $w1:expr) => {{
-        let (w0, w1, ones) = ($w0, $w1, _mm256_set1_epi16(1));
-        let at = $at;
+/// The places of the bits of a word.
+fn places(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
+        bits &= bits - 1;
+        Some(place)
+    })
+}
+
+/// Adds a step's products to the sums of `$rows` rows, in pairs of 16 bits: exact within the limits.
+macro_rules! narrow {
+    ($rows:ident, $sums:ident, $at:expr, $stride:expr, $w:expr) => {{
+        let (at, w, ones) = ($at, $w, _mm256_set1_epi16(1));
         unrolled!($rows, ROW => {
-            let a = _mm256_set1_epi32(at.wrapping_add(ROW * $stride).cast::<i32>().read_unaligned());
-            let (p0, p1) = (_mm256_maddubs_epi16(a, w0), _mm256_maddubs_epi16(a, w1));
-            $sums[ROW][0] = _mm256_add_epi32($sums[ROW][0], _mm256_madd_epi16(p0, ones));
-            $sums[ROW][1] = _mm256_add_epi32($sums[ROW][1], _mm256_madd_epi16(p1, ones));
+            let a = activations(at.wrapping_add(ROW * $stride));
+            $sums[ROW] = added($sums[ROW], w.map(|w| _mm256_maddubs_epi16(a, w)), [ones; 2]);
+        });
+    }};
+}
+
+/// The same widened to 16 bits, first every other `k` and then those between: always exact.
+macro_rules! wide {
+    ($rows:ident, $sums:ident, $at:expr, $stride:expr, $w:expr) => {{
+        let (at, w) = ($at, $w);
+        let even = w.map(|w| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)));
+        unrolled!($rows, ROW => {
+            let a = activations(at.wrapping_add(ROW * $stride));
+            $sums[ROW] = added($sums[ROW], [_mm256_and_si256(a, _mm256_set1_epi16(0xff)); 2], even);
+        });
+        let odd = w.map(|w| _mm256_srai_epi16::<8>(w));
+        unrolled!($rows, ROW => {
+            let a = activations(at.wrapping_add(ROW * $stride));
+            $sums[ROW] = added($sums[ROW], [_mm256_srli_epi16::<8>(a); 2], odd);
         });
     }};
 }
@@ -231,35 +241,24 @@ macro_rules! step {
 /// `t` must have `R` rows, and the CPU must have AVX2.
 #[target_feature(enable = "avx2")]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
-    let Strip { a, row_stride, segments, segment_stride, steps: all, width, panel, room, .. } = *t.strip;
+    let Strip { a, row_stride, segments, segment_stride, steps: all, panel, room, .. } = *t.strip;
     let mut sums = [[_mm256_setzero_si256(); 2]; R];
-    let mut kept = [0u32; CHUNK];
-    let second = _mm256_set1_epi16(0xff00u16 as i16);
     for s in 0..segments {
         for from in (0..all).step_by(CHUNK) {
             let steps = CHUNK.min(all - from);
             let at = a.as_ptr().wrapping_add(t.first * row_stride + s * segment_stride + 4 * from);
-            let w = panel.as_ptr().wrapping_add((s * all + from) * 64).cast::<__m256i>();
+            let panel = panel.as_ptr().wrapping_add((s * all + from) * 64);
             let limits = room.bytes().as_ptr().wrapping_add(s * limits::of_segment(all) + 2 * from);
             // SAFETY: the panel has segments · all · 64 bytes, every row's run all · 4 bytes inside `a`, and the room
-            // two limits for each step, filled up as it must be; `over` has no bits beyond `steps`, as `words` of 0 are
-            // within any limit.
+            // two limits for each step, filled up as it must be; no place is beyond `steps`.
             unsafe {
-                let mut over = masks::<R>((at, row_stride), limits, steps, &mut kept);
-                for (step, kept) in kept.iter().take(steps).enumerate() {
-                    let w = w.wrapping_add(2 * step);
-                    let kept = _mm256_set1_epi32(*kept as i32);
-                    let (w0, w1) = (_mm256_loadu_si256(w), _mm256_loadu_si256(w.wrapping_add(1)));
-                    let (w0, w1) = (_mm256_and_si256(kept, w0), _mm256_and_si256(kept, w1));
-                    step!(R, sums, at.wrapping_add(4 * step), row_stride, w0, w1);
+                let within = within::<R>((at, row_stride), limits, steps);
+                let asked = u64::MAX >> (CHUNK - steps);
+                for step in places(within & asked) {
+                    narrow!(R, sums, at.wrapping_add(4 * step), row_stride, weights(panel.wrapping_add(64 * step)));
                 }
-                while over != 0 {
-                    let step = over.trailing_zeros() as usize;
-                    over &= over - 1;
-                    let w = w.wrapping_add(2 * step);
-                    let (w0, w1) = (_mm256_loadu_si256(w), _mm256_loadu_si256(w.wrapping_add(1)));
-                    let (w0, w1) = (_mm256_and_si256(second, w0), _mm256_and_si256(second, w1));
-                    step!(R, sums, at.wrapping_add(4 * step), row_stride, w0, w1);
+                for step in places(!within & asked) {
+                    wide!(R, sums, at.wrapping_add(4 * step), row_stride, weights(panel.wrapping_add(64 * step)));
                 }
             }
         }
@@ -267,9 +266,38 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
     unrolled!(R, ROW => {
         // SAFETY: the strip has room for R rows of 16 sums.
         unsafe {
-            let out = acc.as_mut_ptr().add(ROW * width);
+            let out = t.sums(acc, ROW);
             _mm256_storeu_si256(out.cast(), sums[ROW][0]);
             _mm256_storeu_si256(out.add(8).cast(), sums[ROW][1]);
         }
     });
+}
+
+/// A step's weights of all columns.
+///
+/// # Safety
+/// `w` must be to 64 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn weights(w: *const i8) -> [__m256i; 2] {
+    // SAFETY: by the contract.
+    unsafe { [_mm256_loadu_si256(w.cast()), _mm256_loadu_si256(w.add(32).cast())] }
+}
+
+/// A step's four activations of a row, in every lane.
+///
+/// # Safety
+/// `at` must be to four bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn activations(at: *const u8) -> __m256i {
+    // SAFETY: by the contract.
+    _mm256_set1_epi32(unsafe { at.cast::<i32>().read_unaligned() })
+}
+
+/// Sums with the products of words added.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn added(sums: [__m256i; 2], a: [__m256i; 2], w: [__m256i; 2]) -> [__m256i; 2] {
+    std::array::from_fn(|half| _mm256_add_epi32(sums[half], _mm256_madd_epi16(a[half], w[half])))
 }
