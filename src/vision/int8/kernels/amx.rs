@@ -135,7 +135,7 @@ unsafe fn tiles(t: &Tile, depth: usize, acc: &mut [i32]) {
         jump: segment_stride.wrapping_sub(steps * 4),
         lines,
         width: width * 4,
-        out: [acc.as_mut_ptr(), acc.as_mut_ptr().wrapping_add(later * width)],
+        out: [0, later].map(|row| t.sums(acc, row)),
     };
     let first = a.as_ptr().wrapping_add(t.first * row_stride);
     // The loops over runs and chunks; what is in brackets is for the second 16 rows.
