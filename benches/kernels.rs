@@ -4,7 +4,7 @@
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use remoteclipd::vision::int8::kernels::room::Room;
-use remoteclipd::vision::int8::kernels::{Kernel, KernelChoice, Strip};
+use remoteclipd::vision::int8::kernels::{Kernel, KernelChoice, Panels, Strip};
 
 fn main() {
     divan::main();
@@ -36,7 +36,7 @@ fn tile(bencher: Bencher, kernel: &Kernel, rows: usize, k: usize) {
     let (rows, run) = (rows.min(layout.rows), k.next_multiple_of(layout.depth));
     let a: Vec<u8> = (0..rows * run).map(|i| (i * 37 % 251) as u8).collect();
     let panel: Vec<i8> = (0..layout.columns * run).map(|i| (i * 91 % 255) as u8 as i8).collect();
-    let room = Room::of(layout, &panel, 1, run / layout.depth);
+    let rooms = [Room::of(layout, &panel, 1, run / layout.depth)];
     let mut acc = vec![0i32; rows * layout.columns];
     bencher.counter(ItemsCount::new(rows * layout.columns * run)).bench_local(|| {
         let strip = Strip {
@@ -46,8 +46,7 @@ fn tile(bencher: Bencher, kernel: &Kernel, rows: usize, k: usize) {
             segments: 1,
             segment_stride: 0,
             steps: run / layout.depth,
-            panel: &panel,
-            room: &room,
+            panels: Panels { bytes: &panel, count: 1, stride: 0, rooms: &rooms, room_stride: 0 },
             next: &[],
             width: layout.columns,
         };

@@ -11,7 +11,7 @@ use super::glue::{Activation, CENTRE, Columns, Finish, Levels, Quantise, Scale, 
 use super::kernels::float::Strided;
 use super::kernels::pool::Block;
 use super::kernels::room::Room;
-use super::kernels::{Kernel, Layout, Strip};
+use super::kernels::{Kernel, Layout, Panels, Strip};
 use super::product::{STRIP_ROWS, strip};
 
 thread_local! {
@@ -253,22 +253,24 @@ impl<'a> Attend<'a> {
     /// Exact sums of a strip's rows by all columns.
     fn products(&self, a: &[u8], rows: Queries, row_stride: usize, (matrix, room): (&Matrix, &Room), sums: &mut [i32]) {
         let Layout { columns, depth, .. } = self.kernel.layout;
-        let panels = matrix.bytes.get().chunks_exact(matrix.run * columns).take(matrix.columns() / columns);
-        for (panel, bytes) in panels.enumerate() {
-            let strip = Strip {
-                a,
-                rows: rows.ones + rows.count,
-                row_stride,
-                segments: 1,
-                segment_stride: 0,
-                steps: matrix.run / depth,
-                panel: bytes,
-                room,
-                next: &[],
-                width: matrix.columns(),
-            };
-            (self.kernel.strip)(&strip, &mut sums[panel * columns..]);
-        }
+        let strip = Strip {
+            a,
+            rows: rows.ones + rows.count,
+            row_stride,
+            segments: 1,
+            segment_stride: 0,
+            steps: matrix.run / depth,
+            panels: Panels {
+                bytes: matrix.bytes.get(),
+                count: matrix.columns() / columns,
+                stride: matrix.run * columns,
+                rooms: std::slice::from_ref(room),
+                room_stride: 0,
+            },
+            next: &[],
+            width: matrix.columns(),
+        };
+        (self.kernel.strip)(&strip, sums);
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::aligned::Aligned;
 use super::kernels::memory::{Arena, Mapped, Piece};
 use super::kernels::room::Room;
-use super::kernels::{Kernel, Layout};
+use super::kernels::{Kernel, Layout, Panels};
 
 /// The largest `k` whose sums of products of bytes fit 32 bits: 255 · 128 · `MAX_K` < 2³¹.
 pub const MAX_K: usize = 65_000;
@@ -58,6 +58,8 @@ pub struct Packed {
     pub columns: usize,
     bytes: Bytes,
     group_bytes: usize,
+    /// Depth groups in a segment.
+    steps: usize,
     panel_columns: usize,
     /// One scale a column, 0 beyond the last.
     scale: Vec<f32>,
@@ -141,6 +143,7 @@ impl Packed {
             columns: scale.len(),
             bytes,
             group_bytes: size.group_bytes,
+            steps: size.steps,
             panel_columns: layout.columns,
             scale: padded,
             sums,
@@ -163,14 +166,22 @@ impl Packed {
         self.bytes.get().len()
     }
 
-    /// One panel of one group.
-    pub fn panel(&self, panel: usize, group: usize) -> &[i8] {
-        &self.bytes.get()[(panel * self.inner.groups + group) * self.group_bytes..][..self.group_bytes]
+    /// Depth groups in a segment.
+    pub fn steps(&self) -> usize {
+        self.steps
     }
 
-    /// What one panel of one group lets a kernel add in 16 bits.
-    pub fn room(&self, panel: usize, group: usize) -> &Room {
-        &self.rooms[panel * self.inner.groups + group]
+    /// Some panels of one group, at least one.
+    #[inline(always)]
+    pub fn panels(&self, panels: Range<usize>, group: usize) -> Panels<'_> {
+        let (first, groups) = (panels.start * self.inner.groups + group, self.inner.groups);
+        Panels {
+            bytes: &self.bytes.get()[first * self.group_bytes..],
+            count: panels.len(),
+            stride: groups * self.group_bytes,
+            rooms: &self.rooms[first..],
+            room_stride: groups,
+        }
     }
 
     /// The bytes of at most `count` panels from `panel` on, to be fetched early: empty past the last panel.

@@ -1,5 +1,6 @@
 //! Walks a matrix product strip by strip: which rows, which panels, on which thread.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use super::glue::{Activation, Finish, Scale};
@@ -122,11 +123,19 @@ pub enum Scales<'a> {
 
 impl<'a> Scales<'a> {
     /// Those of `count` rows from `row` on, for one group; what several rows share is written out into `shared`.
+    #[inline(always)]
     fn of(&self, (row, count): (usize, usize), group: usize, shared: &'a mut [Scale; STRIP_ROWS]) -> &'a [Scale] {
         match *self {
             Scales::Rows(scales) => return &scales[row..][..count],
             Scales::Images(scales, rows) => {
-                shared.iter_mut().take(count).zip(row..).for_each(|(scale, row)| *scale = scales[row / rows]);
+                // Image by image: a division for each row would be felt.
+                let mut done = 0;
+                while done < count {
+                    let image = (row + done) / rows;
+                    let end = ((image + 1) * rows - row).min(count);
+                    shared[done..end].fill(scales[image]);
+                    done = end;
+                }
             }
             Scales::Groups(scales) => shared[..count].fill(scales[group]),
         }
@@ -159,13 +168,13 @@ impl Product<'_> {
         let width = self.weights.columns;
         let rows = out.len() / width;
         runtime.pool.blocks(out, width, self.block(runtime, rows), |block| {
-            self.compute(runtime, &mut Sums::default(), block);
+            self.compute(runtime, block);
         });
     }
 
     /// The same on this thread alone, for a task that is one of several.
-    pub fn run_here(&self, runtime: &Runtime, sums: &mut Sums, out: &mut [f32]) {
-        self.compute(runtime, sums, &mut Block::whole(out, self.weights.columns));
+    pub fn run_here(&self, runtime: &Runtime, out: &mut [f32]) {
+        self.compute(runtime, &mut Block::whole(out, self.weights.columns));
     }
 
     /// Block size: rows that fit the cache; then enough pieces for the threads, cut along the longer side, so that
@@ -187,7 +196,11 @@ impl Product<'_> {
         }
     }
 
-    fn compute(&self, runtime: &Runtime, sums: &mut Sums, out: &mut Block<f32>) {
+    fn compute(&self, runtime: &Runtime, out: &mut Block<f32>) {
+        SUMS.with_borrow_mut(|sums| self.compute_in(runtime, sums, out));
+    }
+
+    fn compute_in(&self, runtime: &Runtime, sums: &mut Sums, out: &mut Block<f32>) {
         let layout = runtime.kernel.layout;
         let (rows, columns) = (out.rows(), out.columns());
         let last = columns.end.div_ceil(layout.columns);
@@ -196,7 +209,7 @@ impl Product<'_> {
         for first in (columns.start / layout.columns..last).step_by(together) {
             let panels = first..last.min(first + together);
             let bytes = if streamed { self.weights.upcoming(panels.end, together) } else { &[] };
-            let strips = rows.len().div_ceil(STRIP_ROWS) * panels.len();
+            let strips = rows.len().div_ceil(STRIP_ROWS);
             let mut upcoming = Upcoming { bytes, share: bytes.len().div_ceil(strips).next_multiple_of(64) };
             let mut row = rows.start;
             while row < rows.end {
@@ -221,36 +234,38 @@ impl Product<'_> {
         let column = panels.start * kernel.layout.columns;
         let columns = panels.len() * kernel.layout.columns;
         let groups = self.weights.inner.groups;
-        let mut shared = [Scale::default(); STRIP_ROWS];
-        let scaled = &mut sums.scaled[..rows.count * columns];
+        let Sums { exact, scaled, shared } = sums;
+        let scaled = &mut scaled[..rows.count * columns];
         if groups > 1 {
             scaled.fill(0.0);
         }
-        for group in 0..groups - 1 {
-            self.exact(kernel, (panels.clone(), group), rows, upcoming, &mut sums.exact);
-            let scales = self.scales.of((rows.first, rows.count), group, &mut shared);
-            (kernel.glue.accumulate)(scales, self.weights.sums(panels.clone(), group), &sums.exact, scaled);
+        for group in 0..groups {
+            self.exact(kernel, (panels.clone(), group), rows, upcoming, exact);
+            // What the last group gives is finished with them, below.
+            if group < groups - 1 {
+                let scales = self.scales.of((rows.first, rows.count), group, shared);
+                (kernel.glue.accumulate)(scales, self.weights.sums(panels.clone(), group), exact, scaled);
+            }
         }
-        let group = groups - 1;
-        self.exact(kernel, (panels.clone(), group), rows, upcoming, &mut sums.exact);
         for (row, count, at) in rows.pieces(&self.walk, rows.pitch.is_some()) {
             let finish = Finish {
                 columns,
                 row,
                 column,
-                rows: self.scales.of((row, count), group, &mut shared),
-                sums: self.weights.sums(panels.clone(), group),
+                rows: self.scales.of((row, count), groups - 1, shared),
+                sums: self.weights.sums(panels.clone(), groups - 1),
                 scale: self.weights.scale(panels.clone()),
                 bias: &self.bias[column..][..columns],
                 partial: (groups > 1).then_some(&*scaled),
                 activation: self.activation,
                 residual: self.residual,
             };
-            (kernel.glue.finish)(&finish, &sums.exact[at * columns..][..count * columns], out);
+            (kernel.glue.finish)(&finish, &exact[at * columns..][..count * columns], out);
         }
     }
 
     /// The exact sums of one group.
+    #[inline]
     fn exact(
         &self,
         kernel: &Kernel,
@@ -259,26 +274,22 @@ impl Product<'_> {
         upcoming: &mut Upcoming,
         sums: &mut [i32],
     ) {
-        let inner = self.weights.inner;
         let width = panels.len() * kernel.layout.columns;
-        for (at, panel) in panels.enumerate() {
-            let mut strip = Strip {
-                a: self.bytes,
-                rows: 0,
-                row_stride: self.walk.row_stride(),
-                segments: inner.segments,
-                segment_stride: self.walk.segment_stride(),
-                steps: inner.padded_run(kernel.layout) / kernel.layout.depth,
-                panel: self.weights.panel(panel, group),
-                room: self.weights.room(panel, group),
-                next: if group == 0 { upcoming.take() } else { &[] },
-                width,
-            };
-            for (row, count, place) in rows.pieces(&self.walk, rows.pitch.is_none()) {
-                strip.rows = count;
-                strip.a = &self.bytes[self.walk.start(row) + group * self.walk.group_stride()..];
-                (kernel.strip)(&strip, &mut sums[place * width + at * kernel.layout.columns..]);
-            }
+        let mut strip = Strip {
+            a: self.bytes,
+            rows: 0,
+            row_stride: self.walk.row_stride(),
+            segments: self.weights.inner.segments,
+            segment_stride: self.walk.segment_stride(),
+            steps: self.weights.steps(),
+            panels: self.weights.panels(panels, group),
+            next: if group == 0 { upcoming.take() } else { &[] },
+            width,
+        };
+        for (row, count, place) in rows.pieces(&self.walk, rows.pitch.is_none()) {
+            strip.rows = count;
+            strip.a = &self.bytes[self.walk.start(row) + group * self.walk.group_stride()..];
+            (kernel.strip)(&strip, &mut sums[place * width..]);
         }
     }
 }
@@ -315,20 +326,26 @@ impl Rows {
     }
 }
 
-/// Sums of a strip; what one left means nothing to the next.
-pub struct Sums {
+thread_local! {
+    /// Kept from product to product: what one leaves means nothing to the next.
+    static SUMS: RefCell<Sums> = const { RefCell::new(Sums::NONE) };
+}
+
+/// Sums of a strip.
+#[repr(align(64))]
+struct Sums {
     exact: [i32; STRIP_ROWS * STRIP_COLUMNS],
     /// Those of earlier groups, each times its rows' scales.
     scaled: [f32; STRIP_ROWS * STRIP_COLUMNS],
+    /// Where several rows share a scale: the same, once for each.
+    shared: [Scale; STRIP_ROWS],
 }
 
-impl Default for Sums {
-    fn default() -> Sums {
-        Sums { exact: [0; _], scaled: [0.0; _] }
-    }
+impl Sums {
+    const NONE: Sums = Sums { exact: [0; _], scaled: [0.0; _], shared: [Scale { scale: 0.0, zero: 0 }; _] };
 }
 
-/// The next panels' bytes, fetched early, a share with each panel of each strip.
+/// The next panels' bytes, fetched early, a share with each strip.
 struct Upcoming<'a> {
     bytes: &'a [i8],
     share: usize,

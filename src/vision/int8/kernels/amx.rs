@@ -13,7 +13,7 @@ use std::ffi::c_long;
 use std::mem::offset_of;
 
 use super::room::Narrow;
-use super::{Kernel, Layout, Strip, Tile, avx512vnni};
+use super::{Kernel, LINE, Layout, Strip, Tile, avx512vnni};
 
 const LAYOUT: Layout = Layout { rows: 2 * ROWS, columns: 32, depth: 4, offset: 0, together: ROWS, narrow: Narrow::No };
 
@@ -125,11 +125,11 @@ struct Seldom {
 /// As for [`shape`]; `depth` must divide the steps.
 #[inline(always)]
 unsafe fn tiles(t: &Tile, depth: usize, acc: &mut [i32]) {
-    let Strip { a, row_stride, segments, segment_stride, steps, panel, next, width, .. } = *t.strip;
+    let Strip { a, row_stride, segments, segment_stride, steps, width, .. } = *t.strip;
     let later = t.rows.saturating_sub(ROWS);
     let chunks = steps / depth;
-    // All of them while the strip's first tile is computed.
-    let lines = if t.first == 0 { next.len() / 64 / (segments * chunks) } else { 0 };
+    // All of them while the panel's first tile is computed.
+    let lines = if t.first == 0 { t.next.len() / LINE / (segments * chunks) } else { 0 };
     let seldom = Seldom {
         chunks,
         jump: segment_stride.wrapping_sub(steps * 4),
@@ -181,12 +181,12 @@ unsafe fn tiles(t: &Tile, depth: usize, acc: &mut [i32]) {
                 upper = inout(reg) first => _,
                 lower = inout(reg) first.wrapping_add(later * row_stride) => _,
                 stride = inout(reg) row_stride => _,
-                w = inout(reg) panel.as_ptr() => _,
+                w = inout(reg) t.panel.as_ptr() => _,
                 step = in(reg) 4 * LAYOUT.columns,
                 run = in(reg) 4 * depth,
                 panel_run = in(reg) 4 * depth * LAYOUT.columns,
                 segments = inout(reg) segments => _,
-                next = inout(reg) next.as_ptr() => _,
+                next = inout(reg) t.next.as_ptr() => _,
                 left = out(reg) _,
                 lines = out(reg) _,
                 CHUNKS = const offset_of!(Seldom, chunks),

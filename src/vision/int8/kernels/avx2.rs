@@ -241,14 +241,14 @@ macro_rules! wide {
 /// `t` must have `R` rows, and the CPU must have AVX2.
 #[target_feature(enable = "avx2")]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
-    let Strip { a, row_stride, segments, segment_stride, steps: all, panel, room, .. } = *t.strip;
+    let Strip { a, row_stride, segments, segment_stride, steps: all, .. } = *t.strip;
     let mut sums = [[_mm256_setzero_si256(); 2]; R];
     for s in 0..segments {
         for from in (0..all).step_by(CHUNK) {
             let steps = CHUNK.min(all - from);
             let at = a.as_ptr().wrapping_add(t.first * row_stride + s * segment_stride + 4 * from);
-            let panel = panel.as_ptr().wrapping_add((s * all + from) * 64);
-            let limits = room.bytes().as_ptr().wrapping_add(s * limits::of_segment(all) + 2 * from);
+            let panel = t.panel.as_ptr().wrapping_add((s * all + from) * 64);
+            let limits = t.room.bytes().as_ptr().wrapping_add(s * limits::of_segment(all) + 2 * from);
             // SAFETY: the panel has segments · all · 64 bytes, every row's run all · 4 bytes inside `a`, and the room
             // two limits for each step, filled up as it must be; no place is beyond `steps`.
             unsafe {

@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use super::room::Narrow;
 use super::vector::x86_vector;
-use super::{Kernel, Layout, SMALL_BLOCK, Strip, Tile, avx2, by_rows, glue_for, unrolled};
+use super::{Kernel, LINE, Layout, SMALL_BLOCK, Strip, Tile, avx2, by_rows, glue_for, unrolled};
 
 const LAYOUT: Layout = Layout { rows: 14, columns: 32, depth: 4, offset: 0, together: 1, narrow: Narrow::No };
 
@@ -154,12 +154,12 @@ fn opaque(mut p: *const u8) -> *const u8 {
 /// `t` must have `R` rows, and the CPU must have the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
-    let Strip { a, row_stride, segments, segment_stride, steps, next, .. } = *t.strip;
+    let Strip { a, row_stride, segments, segment_stride, steps, .. } = *t.strip;
     let mut sums = [[_mm512_setzero_si512(); 2]; R];
-    let mut w = t.strip.panel.as_ptr();
+    let mut w = t.panel.as_ptr();
     // The lines that the tiles before have not fetched.
-    let next = &next[next.len().min(t.first / R * segments * steps * 64)..];
-    let (mut next, mut left) = (next.as_ptr(), next.len() / 64);
+    let next = &t.next[t.next.len().min(t.first / R * segments * steps * LINE)..];
+    let (mut next, mut left) = (next.as_ptr(), next.len() / LINE);
     let (one, two) = (row_stride, row_stride.wrapping_mul(2));
     for s in 0..segments {
         // Every third row has a pointer of its own; the two after it are one and two strides away.
@@ -176,7 +176,7 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
                 let w1 = _mm512_loadu_si512(w.add(64).cast());
                 if left > 0 {
                     _mm_prefetch::<_MM_HINT_T1>(next);
-                    next = next.wrapping_add(64);
+                    next = next.wrapping_add(LINE);
                     left -= 1;
                 }
                 unrolled!(R, ROW => {

@@ -29,7 +29,7 @@ fn strip(strip: &Strip, acc: &mut [i32]) {
 unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
     let Strip { a, row_stride, segments, segment_stride, steps, .. } = *t.strip;
     let mut sums = [[_mm256_setzero_si256(); 2]; R];
-    let mut w = t.strip.panel.as_ptr();
+    let mut w = t.panel.as_ptr();
     for s in 0..segments {
         let mut at: [*const u8; R] =
             std::array::from_fn(|r| a.as_ptr().wrapping_add((t.first + r) * row_stride + s * segment_stride));

@@ -44,6 +44,9 @@ mod tests;
 pub mod vector;
 pub mod windows;
 
+/// Bytes fetched at a time.
+const LINE: usize = 64;
+
 /// How a kernel wants its operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
@@ -68,7 +71,22 @@ impl Layout {
     }
 }
 
-/// The operands of a strip: rows a stride apart by the columns of one panel.
+/// Panels of weights, side by side in the product though not in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Panels<'a> {
+    /// Their bytes, from the first panel on.
+    pub bytes: &'a [i8],
+    /// At least one.
+    pub count: usize,
+    /// Bytes from one to the next.
+    pub stride: usize,
+    /// Their rooms, where [`Layout::narrow`] asks for them.
+    pub rooms: &'a [Room],
+    /// From one room to the next; 0 where all panels have the same.
+    pub room_stride: usize,
+}
+
+/// The operands of a strip: rows a stride apart by the columns of some panels.
 ///
 /// `k` runs over `segments` runs of `steps · depth` bytes, `segment_stride` bytes apart: one run for a matrix product,
 /// one per kernel row for a convolution read in place.
@@ -86,53 +104,59 @@ pub struct Strip<'a> {
     pub segment_stride: usize,
     /// Depth groups in one run.
     pub steps: usize,
-    /// Packed weights, `segments · steps · columns · depth` bytes.
-    pub panel: &'a [i8],
-    /// The panel's, where [`Layout::narrow`] asks for it.
-    pub room: &'a Room,
+    /// Packed weights, `segments · steps · columns · depth` bytes a panel.
+    pub panels: Panels<'a>,
     /// Weights wanted soon: fetched towards the core meanwhile, as far as the steps go.
     pub next: &'a [i8],
     /// Sums from one row to the next.
     pub width: usize,
 }
 
-/// Some rows of a strip, as many as a kernel computes at a time.
+/// Some rows of a strip by one of its panels, as many as a kernel computes at a time.
 ///
-/// Every byte that the strip's description reaches for these rows lies inside its slices, and every sum inside `acc`:
+/// Every byte that the strip's description reaches for these rows lies inside its slices, the panel has all its bytes and the room that is
+/// its, and every sum lies inside `acc`:
 /// [`Strip::tiles`] has checked it, and the `unsafe` kernels rest on it.
 struct Tile<'a> {
     strip: &'a Strip<'a>,
+    panel: &'a [i8],
+    room: &'a Room,
+    /// The panel's share of [`Strip::next`], for all its tiles.
+    next: &'a [i8],
     /// The first row of the strip, and how many.
     first: usize,
     rows: usize,
 }
 
 impl Strip<'_> {
-    /// Calls `each` for the strip's tiles of at most `layout.rows` rows, shared out evenly, with the sums from the tile's
-    /// first on.
+    /// Calls `each` for the strip's tiles of at most `layout.rows` rows, shared out evenly, panel by panel, with the sums from the
+    /// tile's first on.
     ///
     /// # Panics
     /// When something would be read or written outside the slices.
     #[inline(always)]
     fn tiles(&self, layout: Layout, acc: &mut [i32], mut each: impl FnMut(&Tile, &mut [i32])) {
+        let Panels { bytes, count, stride, rooms, room_stride } = self.panels;
         let run = self.steps * layout.depth;
         let last = (self.rows - 1) * self.row_stride + (self.segments - 1) * self.segment_stride + run;
         assert!(last <= self.a.len(), "activations shorter than the strip");
-        assert!(self.segments * run * layout.columns <= self.panel.len(), "panel shorter than the strip");
-        assert!(
-            layout.columns <= self.width && self.rows * self.width <= acc.len() + self.width - layout.columns,
-            "sums"
-        );
-        assert!(self.room.is_of(layout, self.segments, self.steps), "the room of another panel");
+        let columns = count * layout.columns;
+        assert!(columns <= self.width && self.rows * self.width <= acc.len() + self.width - columns, "sums");
+        let panel_bytes = self.segments * run * layout.columns;
         let tiles = self.rows.div_ceil(layout.rows);
         let share = self.rows.div_ceil(tiles).next_multiple_of(layout.together).min(layout.rows);
-        let (mut left, mut acc) = (self.rows, acc);
-        while left > 0 {
-            let tile = Tile { strip: self, first: self.rows - left, rows: share.min(left) };
-            each(&tile, acc);
-            left -= tile.rows;
-            let done = (share * self.width).min(acc.len());
-            acc = &mut acc[done..];
+        let mut next = self.next.chunks((self.next.len() / count).next_multiple_of(LINE).max(LINE));
+        for panel in 0..count {
+            let room = &rooms[panel * room_stride];
+            assert!(room.is_of(layout, self.segments, self.steps), "the room of another panel");
+            let (panel, mut from) = (&bytes[panel * stride..][..panel_bytes], panel * layout.columns);
+            let (next, mut first) = (next.next().unwrap_or_default(), 0);
+            while first < self.rows {
+                let tile = Tile { strip: self, panel, room, next, first, rows: share.min(self.rows - first) };
+                each(&tile, &mut acc[from..]);
+                first += tile.rows;
+                from += share * self.width;
+            }
         }
     }
 }
@@ -186,7 +210,7 @@ impl Kernel {
         a.get_mut().fill(1);
         panel.get_mut().fill(1);
         let (a, panel) = (a.get(), panel.get());
-        let room = Room::of(self.layout, panel, 1, STEPS);
+        let rooms = [Room::of(self.layout, panel, 1, STEPS)];
         let strip = Strip {
             a,
             rows,
@@ -194,8 +218,7 @@ impl Kernel {
             segments: 1,
             segment_stride: 0,
             steps: STEPS,
-            panel,
-            room: &room,
+            panels: Panels { bytes: panel, count: 1, stride: 0, rooms: &rooms, room_stride: 0 },
             next: &[],
             width: columns,
         };

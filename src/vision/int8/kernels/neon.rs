@@ -219,8 +219,8 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
     let Strip { segments, steps, .. } = *t.strip;
     // SAFETY: NEON is part of aarch64, here and below.
     let mut sums = [[unsafe { vdupq_n_s32(0) }; 4]; R];
-    let mut w = t.strip.panel.as_ptr();
-    let mut fits = t.strip.room.bytes().as_ptr();
+    let mut w = t.panel.as_ptr();
+    let mut fits = t.room.bytes().as_ptr();
     for s in 0..segments {
         let mut at = t.row_starts::<R>(s, 0, 1);
         // SAFETY: the panel has segments · steps · 64 bytes and every row's run steps · 16 bytes inside

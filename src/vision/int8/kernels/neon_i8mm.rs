@@ -111,7 +111,7 @@ macro_rules! step {
 unsafe fn pairs<const P: usize>(t: &Tile, acc: &mut [i32]) {
     let Strip { segments, steps, .. } = *t.strip;
     let mut sums = [[vdupq_n_s32(0); 8]; P];
-    let mut w = t.strip.panel.as_ptr();
+    let mut w = t.panel.as_ptr();
     for s in 0..segments {
         let (mut upper, mut lower) = (t.row_starts::<P>(s, 0, 2), t.row_starts::<P>(s, 1, 2));
         // The second row of an odd last pair is its first once more; its sums are not stored.

@@ -16,13 +16,13 @@ fn strip(strip: &Strip, acc: &mut [i32]) {
 }
 
 fn tile(t: &Tile, acc: &mut [i32]) {
-    let Strip { a, row_stride, segments, segment_stride, panel, width, .. } = *t.strip;
+    let Strip { a, row_stride, segments, segment_stride, width, .. } = *t.strip;
     let run = t.strip.steps * LAYOUT.depth;
     for r in 0..t.rows {
         let mut sums = [0i32; LAYOUT.columns];
         for s in 0..segments {
             let a = &a[(t.first + r) * row_stride + s * segment_stride..][..run];
-            let w = &panel[s * run * LAYOUT.columns..][..run * LAYOUT.columns];
+            let w = &t.panel[s * run * LAYOUT.columns..][..run * LAYOUT.columns];
             for (a, w) in a.chunks_exact(LAYOUT.depth).zip(w.chunks_exact(LAYOUT.columns * LAYOUT.depth)) {
                 for (sum, w) in sums.iter_mut().zip(w.chunks_exact(LAYOUT.depth)) {
                     *sum += a.iter().zip(w).map(|(&a, &w)| i32::from(a) * i32::from(w)).sum::<i32>();

@@ -44,7 +44,7 @@ impl Case {
         (0..self.rows * self.columns).map(|i| sum(i / self.columns, i % self.columns)).collect()
     }
 
-    /// The same through a kernel, panel by panel.
+    /// The same through a kernel.
     fn computed(&self, kernel: &Kernel) -> Vec<i32> {
         let layout = kernel.layout;
         let k = self.segments * self.run;
@@ -58,20 +58,24 @@ impl Case {
         bytes.extend([0xAB; 64]);
         let padded = packed.padded_columns();
         let mut acc = vec![i32::MAX; self.rows * padded];
-        for panel in 0..padded / layout.columns {
+        // The last panel by itself.
+        let panels = padded / layout.columns;
+        for panels in [0..panels - 1, panels - 1..panels] {
+            if panels.is_empty() {
+                continue;
+            }
             let strip = Strip {
                 a: &bytes,
                 rows: self.rows,
                 row_stride: self.row_stride,
                 segments: self.segments,
                 segment_stride: self.segment_stride(),
-                steps: inner.padded_run(layout) / layout.depth,
-                panel: packed.panel(panel, 0),
-                room: packed.room(panel, 0),
-                next: packed.upcoming(panel + 1, 1),
+                steps: packed.steps(),
+                panels: packed.panels(panels.clone(), 0),
+                next: packed.upcoming(panels.end, 2),
                 width: padded,
             };
-            (kernel.strip)(&strip, &mut acc[panel * layout.columns..]);
+            (kernel.strip)(&strip, &mut acc[panels.start * layout.columns..]);
         }
         acc.chunks_exact(padded).flat_map(|row| &row[..self.columns]).copied().collect()
     }

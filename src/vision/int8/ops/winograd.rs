@@ -9,7 +9,7 @@ use super::{BadRow, equal_by_identity};
 use crate::vision::int8::glue::{Activation, FromTiles, PLACES, Scale, Tiles, winograd_weight};
 use crate::vision::int8::kernels::pool::Block;
 use crate::vision::int8::packed::{Matrix, Packed};
-use crate::vision::int8::product::{Product, Scales, Sums, Walk};
+use crate::vision::int8::product::{Product, Scales, Walk};
 use crate::vision::int8::runtime::Runtime;
 
 /// Fewest tiles that one task takes, if there are as many: for each, all weights are read.
@@ -130,7 +130,6 @@ impl Winograd {
     /// The products of each place, `[place][tile][column]`.
     fn multiply(&self, tiles: &Tiles, bytes: &[u8], scales: &[Scale], products: &mut [f32]) {
         let (count, columns) = (tiles.count(), self.channels().1);
-        let mut sums = Sums::default();
         let places = self.weights.places.iter().zip(scales.chunks_exact(count));
         for (at, ((weights, scales), out)) in places.zip(products.chunks_exact_mut(count * columns)).enumerate() {
             let product = Product {
@@ -142,7 +141,7 @@ impl Winograd {
                 residual: false,
                 activation: Activation::Identity,
             };
-            product.run_here(&self.runtime, &mut sums, out);
+            product.run_here(&self.runtime, out);
         }
     }
 
