@@ -12,6 +12,10 @@ use super::{Kernel, LINE, Layout, SMALL_BLOCK, Strip, Tile, avx2, by_rows, glue_
 
 const LAYOUT: Layout = Layout { rows: 14, columns: 32, depth: 4, offset: 0, together: 1, narrow: Narrow::No };
 
+/// How many bytes of a panel, and of the next behind it, are fetched into the first-level cache before they are needed: the last tile's panel
+/// is not there, and loads that wait for the second level are not all hidden.
+const AHEAD: usize = 4096;
+
 /// The kernel, where the machine has its instructions.
 pub fn kernel() -> Option<Kernel> {
     let found = is_x86_feature_detected!("avx512f")
@@ -174,6 +178,8 @@ unsafe fn rows<const R: usize>(t: &Tile, acc: &mut [i32]) {
             unsafe {
                 let w0 = _mm512_loadu_si512(w.cast());
                 let w1 = _mm512_loadu_si512(w.add(64).cast());
+                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD));
+                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD + LINE));
                 if left > 0 {
                     _mm_prefetch::<_MM_HINT_T1>(next);
                     next = next.wrapping_add(LINE);
