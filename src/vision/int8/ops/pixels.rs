@@ -15,6 +15,9 @@ use crate::vision::int8::packed::Packed;
 use crate::vision::int8::product::{Product, Scales, Walk};
 use crate::vision::int8::runtime::Runtime;
 
+/// Lines of windows gathered by one task.
+const LINES_PER_TASK: usize = 4;
+
 /// `activation(conv(normalise(pixels), W) + bias)`.
 #[derive(Debug, Clone)]
 pub struct PixelConv {
@@ -82,10 +85,10 @@ impl PixelConv {
         let stride = 3 * group;
         let mut scratch = self.runtime.scratch();
         let (bytes, _) = scratch.take(rows * stride, 0);
-        self.runtime.pool.blocks(bytes, stride, (16, stride), |block| {
-            for row in block.rows() {
-                let (b, y, x) = (row / (height * width), row / width % height, row % width);
-                self.gather(&pixels[b * image_bytes..][..image_bytes], image, (y, x), block.row(row));
+        self.runtime.pool.blocks(bytes, width * stride, (LINES_PER_TASK, width * stride), |block| {
+            for line in block.rows() {
+                let (b, y) = (line / height, line % height);
+                self.gather(&pixels[b * image_bytes..][..image_bytes], image, y, block.row(line));
             }
         });
         self.product(bytes, Walk::Rows { stride, group_stride: group }).run(&self.runtime, out);
@@ -103,32 +106,49 @@ impl PixelConv {
         }
     }
 
-    /// Writes the window of one output pixel, colour by colour.
-    fn gather(&self, image: &[u8], (height, width): (usize, usize), (y, x): (usize, usize), out: &mut [u8]) {
+    /// Writes the windows of a line of output pixels, colour by colour.
+    fn gather(&self, image: &[u8], size: (usize, usize), y: usize, out: &mut [u8]) {
         let Window { kernel, stride, before, .. } = self.window;
-        let layout = self.runtime.kernel.layout;
-        let group = self.weights.inner.padded_run(layout);
-        for ky in 0..kernel.0 {
-            let line = (y * stride.0 + ky).checked_sub(before.0).filter(|y| *y < height);
-            let line = line.map(|y| &image[y * width * 3..][..width * 3]);
-            let from = x * stride.1;
-            for (colour, blank) in self.blank.into_iter().enumerate() {
-                let out = &mut out[colour * group + ky * kernel.1..][..kernel.1];
-                match line {
-                    None => out.fill(layout.store(blank)),
-                    Some(line) if from >= before.1 && from - before.1 + kernel.1 <= width => {
-                        let pixels = line[(from - before.1) * 3 + colour..].iter().step_by(3);
-                        out.iter_mut().zip(pixels).for_each(|(out, level)| *out = layout.store(*level));
-                    }
-                    Some(line) => {
-                        for (kx, out) in out.iter_mut().enumerate() {
-                            let x = (from + kx).checked_sub(before.1).filter(|x| *x < width);
-                            *out = layout.store(x.map_or(blank, |x| line[x * 3 + colour]));
-                        }
+        let group = self.weights.inner.padded_run(self.runtime.kernel.layout);
+        let padded = self.window.padded(size).1;
+        Runtime::with_thread_scratch(|_, scratch| {
+            let (colours, _) = scratch.take(3 * padded, 0);
+            for ky in 0..kernel.0 {
+                let line = (y * stride.0 + ky).checked_sub(before.0).filter(|y| *y < size.0);
+                self.separate(line.map_or(&[], |y| &image[y * size.1 * 3..][..size.1 * 3]), colours);
+                for (colour, levels) in colours.chunks_exact(padded).enumerate() {
+                    let out = &mut out[colour * group + ky * kernel.1..];
+                    match kernel.1 {
+                        // A length that the compiler knows spares a call for each copy.
+                        3 => copy_runs(levels, (3, stride.1), out, 3 * group),
+                        run => copy_runs(levels, (run, stride.1), out, 3 * group),
                     }
                 }
             }
+        });
+    }
+
+    /// Writes a line's three colours one behind the other, with their padding, as stored bytes; of an empty line only padding.
+    fn separate(&self, line: &[u8], colours: &mut [u8]) {
+        let layout = self.runtime.kernel.layout;
+        let (red, rest) = colours.split_at_mut(colours.len() / 3);
+        let (green, blue) = rest.split_at_mut(red.len());
+        let mut colours = [red, green, blue];
+        for (colour, blank) in colours.iter_mut().zip(self.blank) {
+            colour.fill(layout.store(blank));
         }
+        let [red, green, blue] = colours.map(|colour| colour[self.window.before.1..].iter_mut());
+        for (((pixel, red), green), blue) in line.as_chunks::<3>().0.iter().zip(red).zip(green).zip(blue) {
+            [*red, *green, *blue] = pixel.map(|level| layout.store(level));
+        }
+    }
+}
+
+/// Copies runs of `run` bytes, `step` apart, to where they are `stride` apart.
+#[inline(always)]
+fn copy_runs(from: &[u8], (run, step): (usize, usize), to: &mut [u8], stride: usize) {
+    for (from, to) in from.windows(run).step_by(step).zip(to.chunks_mut(stride)) {
+        to[..run].copy_from_slice(from);
     }
 }
 
