@@ -60,29 +60,47 @@ pub(super) fn load_short<V: Vector>(x: &[f32]) -> V {
 pub fn range<V: Vector>(x: &[f32]) -> Option<(f32, f32)> {
     // Loops, not closures: those are not sure to be inlined, and then lack this instruction set. Four of each, so that
     // no step waits for the one before.
-    let mut covered = [(V::splat(0.0), V::splat(0.0), V::splat(0.0)); 4];
+    let none = (V::splat(0.0), V::splat(0.0), V::splat(0.0));
+    if x.len() < V::LANES {
+        return covered(load_short::<V>(x).cover(none));
+    }
+    let mut four = [none; 4];
     let mut fours = x.chunks_exact(4 * V::LANES);
     for x in fours.by_ref() {
         for i in 0..4 {
-            covered[i] = V::load(&x[i * V::LANES..]).cover(covered[i]);
+            four[i] = V::load(&x[i * V::LANES..]).cover(four[i]);
         }
     }
-    let mut rest = fours.remainder();
-    while !rest.is_empty() {
-        let (now, later) = rest.split_at(V::LANES.min(rest.len()));
-        let v = if now.len() == V::LANES { V::load(now) } else { load_short::<V>(now) };
-        covered[0] = v.cover(covered[0]);
-        rest = later;
+    let mut ones = fours.remainder().chunks_exact(V::LANES);
+    for x in ones.by_ref() {
+        four[0] = V::load(x).cover(four[0]);
     }
-    let [first, second, third, fourth] = covered;
-    let (low, high, witness) = V::cover_both(V::cover_both(first, second), V::cover_both(third, fourth));
+    if !ones.remainder().is_empty() {
+        four[1] = last::<V>(x).cover(four[1]);
+    }
+    let [first, second, third, fourth] = four;
+    covered(V::cover_both(V::cover_both(first, second), V::cover_both(third, fourth)))
+}
+
+/// What the lanes of [`Vector::cover`] came to together.
+#[inline(always)]
+fn covered<V: Vector>((low, high, witness): (V, V, V)) -> Option<(f32, f32)> {
     let (low, high) = (low.lowest(), high.highest());
     (witness.is_zero() && low.is_finite() && high.is_finite()).then_some((low, high))
+}
+
+/// The last register of `x`, some of whose values were met before: where that does not matter, no call copies the few that were not.
+#[inline(always)]
+fn last<V: Vector>(x: &[f32]) -> V {
+    V::load(&x[x.len() - V::LANES..])
 }
 
 /// Highest of `x` and 0, or `None` when it is infinite; no value is below 0 or NaN.
 #[inline(always)]
 fn top<V: Vector>(x: &[f32]) -> Option<f32> {
+    if x.len() < V::LANES {
+        return finite(load_short::<V>(x).max(V::splat(0.0)).highest());
+    }
     let mut tops = [V::splat(0.0); 4];
     let mut fours = x.chunks_exact(4 * V::LANES);
     for x in fours.by_ref() {
@@ -95,10 +113,14 @@ fn top<V: Vector>(x: &[f32]) -> Option<f32> {
         tops[0] = V::load(x).max(tops[0]);
     }
     if !ones.remainder().is_empty() {
-        tops[1] = load_short::<V>(ones.remainder()).max(tops[1]);
+        tops[1] = last::<V>(x).max(tops[1]);
     }
-    let top = tops[0].max(tops[1]).max(tops[2].max(tops[3])).highest();
-    top.is_finite().then_some(top)
+    finite(tops[0].max(tops[1]).max(tops[2].max(tops[3])).highest())
+}
+
+#[inline(always)]
+fn finite(value: f32) -> Option<f32> {
+    value.is_finite().then_some(value)
 }
 
 /// One by a scale. One so small that its inverse overflows stands for values indistinguishable from 0, as 0 does.
@@ -114,6 +136,11 @@ pub fn encode<V: Vector>(x: &[f32], scale: Scale, offset: i32, out: &mut [u8]) {
     let inverse = V::splat(inverse(scale.scale));
     let zero = V::splat(scale.zero as f32);
     let out = &mut out[..x.len()];
+    if x.len() < V::LANES {
+        let mut levels = [0u8; MAX_LANES];
+        load_short::<V>(x).fma(inverse, zero).levels(offset, &mut levels);
+        return out.copy_from_slice(&levels[..x.len()]);
+    }
     let (mut from, mut to) = (x.chunks_exact(4 * V::LANES), out.chunks_exact_mut(4 * V::LANES));
     for (x, out) in from.by_ref().zip(to.by_ref()) {
         let at = |i: usize| V::load(&x[i * V::LANES..]).fma(inverse, zero);
@@ -123,11 +150,8 @@ pub fn encode<V: Vector>(x: &[f32], scale: Scale, offset: i32, out: &mut [u8]) {
     for (x, out) in from.by_ref().zip(to.by_ref()) {
         V::load(x).fma(inverse, zero).levels(offset, out);
     }
-    let (x, out) = (from.remainder(), to.into_remainder());
-    if !x.is_empty() {
-        let mut levels = [0u8; MAX_LANES];
-        load_short::<V>(x).fma(inverse, zero).levels(offset, &mut levels);
-        out.copy_from_slice(&levels[..x.len()]);
+    if !from.remainder().is_empty() {
+        last::<V>(x).fma(inverse, zero).levels(offset, &mut out[x.len() - V::LANES..]);
     }
 }
 
