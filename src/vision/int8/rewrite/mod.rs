@@ -5,7 +5,8 @@
 //! pools follow, and the axis moves this puts between neighbours cancel when tract declutters. The second runs on the decluttered graph:
 //! products with an int8 weight are found as layers over a plain matrix, with bias, activation and residual fused, and attention
 //! between them. The third drops chains of axis operations that cancel, rows that nobody reads, and the keys and values of a single query. Then what stands next to each other
-//! is fused: a depthwise convolution with the pointwise one behind it, a layer normalisation with the one layer it feeds; and the layers
+//! is fused: a depthwise convolution with the pointwise one behind it, a layer normalisation with the one layer it feeds or with the position
+//! embeddings ahead of it; and the layers
 //! get their packed weights, as [`Linear`](super::ops::Linear).
 //!
 //! A product the rules do not recognise keeps its [`QuantWeight`](super::weight::QuantWeight) and is computed by tract
@@ -14,6 +15,7 @@
 mod attention;
 mod attention_pool;
 mod conv;
+mod embed;
 mod epilogue;
 mod layout;
 mod linear;
@@ -109,6 +111,7 @@ pub fn rewrite(context: Context, mut model: TypedModel) -> TractResult<TypedMode
     apply::<Attention>(&context, &mut model, attention_pool::rule)?;
     apply::<Int8Conv>(&context, &mut model, conv::separable)?;
     apply::<Int8Conv>(&context, &mut model, conv::positive)?;
+    apply::<ImportedNorm>(&context, &mut model, embed::rule)?;
     apply::<FoundLinear>(&context, &mut model, norm::fuse)?;
     apply::<ImportedNorm>(&context, &mut model, norm::rule)?;
     apply::<FoundLinear>(&context, &mut model, linear::pack)?;

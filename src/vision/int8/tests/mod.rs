@@ -55,8 +55,9 @@ fn assert_taken_over(encoder: &Encoder, expected: &[(&str, usize)]) {
 #[test]
 fn a_transformer_is_taken_over_and_close_on_every_kernel() {
     // In the last block the class token alone goes on, and where there are tokens enough, no keys and values are computed for it.
-    let pooled = [("LinearInt8", 8), ("AttentionInt8", 1), ("AttentionPoolInt8", 1), ("PixelConvInt8", 1)];
-    let few_tokens = [("LinearInt8", 9), ("AttentionInt8", 2), ("PixelConvInt8", 1)];
+    let pooled =
+        [("LinearInt8", 8), ("AttentionInt8", 1), ("AttentionPoolInt8", 1), ("PixelConvInt8", 1), ("EmbedF32", 1)];
+    let few_tokens = [("LinearInt8", 9), ("AttentionInt8", 2), ("PixelConvInt8", 1), ("EmbedF32", 1)];
     for (size, quick, expected) in [(48, false, &pooled[..]), (48, true, &pooled), (32, false, &few_tokens)] {
         let shape = Transformer { size, quick, ..Transformer::SMALL };
         let pixels = picture(shape.size, 1);
@@ -286,7 +287,7 @@ fn shipped_bundles_are_taken_over() {
     for (name, size, expected) in [
         ("default", 128, &[("SeparableInt8", 13), ("LinearInt8", 1), ("PixelConvInt8", 1)][..]),
         // All its tokens go on: of their mean, none is left out.
-        ("vit-tiny", 0, &[("LinearInt8", 25), ("AttentionInt8", 6), ("PixelConvInt8", 1)][..]),
+        ("vit-tiny", 0, &[("LinearInt8", 25), ("AttentionInt8", 6), ("PixelConvInt8", 1), ("EmbedF32", 1)][..]),
     ] {
         let file = models.join(name).join("image.onnx");
         let manifest = std::fs::read_to_string(models.join(name).join("manifest.toml"));

@@ -110,14 +110,11 @@ impl Transformer {
         let flat = w.ints(&[3], &[0, self.width as i64, -1]);
         let x = w.op("Reshape", &[&x, &flat], &[]);
         let x = w.op("Transpose", &[&x], &[("perm", Value::Ints(&[0, 2, 1]))]);
-        let class = w.randoms(self.width, width.powf(-0.5));
-        let class = w.floats(&[1, 1, self.width], &class);
         let pads = w.ints(&[6], &[0, 1, 0, 0, 0, 0]);
         let x = w.op("Pad", &[&x, &pads], &[]);
         let place = w.randoms(self.tokens() * self.width, width.powf(-0.5));
         let place = w.floats(&[1, self.tokens(), self.width], &place);
         let x = w.op("Add", &[&x, &place], &[]);
-        let x = w.op("Add", &[&x, &class], &[]);
         let mut x = self.norm(&mut w, &x).0;
         for _ in 0..self.layers {
             x = self.attention(&mut w, &x);
