@@ -51,12 +51,18 @@ impl PixelConv {
         let layout = self.runtime.kernel.layout;
         let Window { before, .. } = self.window;
         let blank = self.blank.map(|level| layout.store(level));
+        let fill = |pixels: &mut [u8]| pixels.as_chunks_mut::<3>().0.fill(blank);
         for (y, line) in out.chunks_exact_mut(self.window.padded((height, width)).1 * 3).enumerate() {
-            line.as_chunks_mut::<3>().0.fill(blank);
-            if let Some(y) = y.checked_sub(before.0).filter(|y| *y < height) {
-                let levels = &image[y * width * 3..][..width * 3];
-                line[before.1 * 3..].iter_mut().zip(levels).for_each(|(out, level)| *out = layout.store(*level));
-            }
+            let Some(y) = y.checked_sub(before.0).filter(|y| *y < height) else {
+                fill(line);
+                continue;
+            };
+            let (left, rest) = line.split_at_mut(before.1 * 3);
+            let (middle, right) = rest.split_at_mut(width * 3);
+            fill(left);
+            fill(right);
+            let levels = &image[y * width * 3..][..width * 3];
+            middle.iter_mut().zip(levels).for_each(|(out, level)| *out = layout.store(*level));
         }
     }
 
