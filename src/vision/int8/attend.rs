@@ -52,16 +52,14 @@ struct Matrix {
 }
 
 impl Matrix {
-    /// One of zeros, to be written.
-    fn cleared(&mut self, layout: Layout, run: usize, columns: usize) -> Columns<'_> {
+    /// One to be written. Behind the last of `columns` stands what an earlier one left: levels, the products of which have scale 0.
+    fn resized(&mut self, layout: Layout, run: usize, columns: usize) -> Columns<'_> {
         let columns = columns.next_multiple_of(layout.columns);
         self.run = run.next_multiple_of(layout.depth);
         self.scale.clear();
         self.scale.resize(columns, 0.0);
         self.sums.resize(columns, 0);
-        let bytes = self.bytes.grown(columns * self.run);
-        bytes.fill(0);
-        Columns { layout, bytes, scale: &mut self.scale }
+        Columns { layout, bytes: self.bytes.grown(columns * self.run), scale: &mut self.scale }
     }
 
     fn columns(&self) -> usize {
@@ -125,7 +123,7 @@ impl<'a> Attend<'a> {
         let copy = floats.grown(tokens * depth);
         means.resize(depth, 0.0);
         (glue.centre)(k, copy, means);
-        let mut columns = keys.cleared(*layout, depth, tokens);
+        let mut columns = keys.resized(*layout, depth, tokens);
         let run = depth.next_multiple_of(layout.depth);
         let rows = levels.grown(tokens * run);
         if depth < run {
@@ -146,7 +144,7 @@ impl<'a> Attend<'a> {
         let Kernel { layout, glue, .. } = self.kernel;
         let (tokens, depth) = (self.tokens.1, self.depth.1);
         let (copy, inverse) = floats.grown((tokens + 1) * depth).split_at_mut(tokens * depth);
-        let mut columns = values.cleared(*layout, tokens, depth);
+        let mut columns = values.resized(*layout, tokens, depth);
         means.clear();
         means.resize(columns.scale.len(), 0.0);
         (glue.centre)(v, copy, &mut means[..depth]);

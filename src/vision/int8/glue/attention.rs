@@ -13,7 +13,7 @@ const LOG2_HIGHEST: f32 = 7.994_353_4;
 /// Registers of columns worked on together.
 const WIDE: usize = 4;
 
-/// A matrix of weights to be written as a kernel reads it, `[panel][step][column][depth]`; all zeros before.
+/// A matrix of weights to be written as a kernel reads it, `[panel][step][column][depth]`.
 #[derive(Debug)]
 pub struct Columns<'a> {
     /// How the kernel reads it.
