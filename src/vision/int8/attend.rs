@@ -188,7 +188,7 @@ impl<'a> Attend<'a> {
         buffers.sums.grown(STRIP_ROWS * scored.max(answered));
         let (mut row, rows) = (0, 1 + self.tokens.0);
         while row < rows {
-            let count = strip(rows - row, self.kernel.layout);
+            let count = strip(rows - row, self.kernel.layout, STRIP_ROWS);
             // The row of ones is in the first strip.
             let ones = usize::from(row == 0);
             let strip = Queries { row, first: row + ones - 1, count: count - ones, ones };

@@ -12,9 +12,14 @@ use super::runtime::Runtime;
 /// Weights beyond this size do not stay in a second-level cache from one frame to the next and are fetched early.
 const STREAMED_BYTES: usize = 128 << 10;
 
-/// Most rows of sums that are finished at a time: few, for where a matrix is 1024 columns wide or a multiple of that, its rows
-/// fall on each other's places in a first-level cache.
-pub const STRIP_ROWS: usize = 32;
+/// Most rows of sums that are finished at a time.
+pub const STRIP_ROWS: usize = 72;
+
+/// The same of a matrix as wide as [`ALIKE`]: its rows fall on each other's places in a first-level cache.
+const FEW_ROWS: usize = 32;
+
+/// Columns of 4 KiB, and multiples of it.
+const ALIKE: usize = 1024;
 
 /// Columns of sums that are finished at a time, whole panels: four lines of a cache in each row.
 const STRIP_COLUMNS: usize = 64;
@@ -204,16 +209,17 @@ impl Product<'_> {
         let layout = runtime.kernel.layout;
         let (rows, columns) = (out.rows(), out.columns());
         let last = columns.end.div_ceil(layout.columns);
+        let most = if self.weights.columns.is_multiple_of(ALIKE) { FEW_ROWS } else { STRIP_ROWS };
         let streamed = self.weights.len() > STREAMED_BYTES;
         let together = STRIP_COLUMNS / layout.columns;
         for first in (columns.start / layout.columns..last).step_by(together) {
             let panels = first..last.min(first + together);
             let bytes = if streamed { self.weights.upcoming(panels.end, together) } else { &[] };
-            let strips = rows.len().div_ceil(STRIP_ROWS);
+            let strips = rows.len().div_ceil(most);
             let mut upcoming = Upcoming { bytes, share: bytes.len().div_ceil(strips).next_multiple_of(64) };
             let mut row = rows.start;
             while row < rows.end {
-                let strip = Rows::next(&self.walk, layout, row..rows.end);
+                let strip = Rows::next(&self.walk, (layout, most), row..rows.end);
                 self.strip(runtime, panels.clone(), strip, &mut upcoming, sums, out);
                 row += strip.count;
             }
@@ -304,12 +310,12 @@ struct Rows {
 }
 
 impl Rows {
-    /// The next strip of those that are left.
-    fn next(walk: &Walk, layout: Layout, left: Range<usize>) -> Rows {
+    /// The next strip of those that are left, at most so many.
+    fn next(walk: &Walk, (layout, most): (Layout, usize), left: Range<usize>) -> Rows {
         let pitch = walk.pitch(layout);
         let count = match pitch {
-            None => strip(left.len(), layout),
-            Some(pitch) => walk.within(left.start, pitch, STRIP_ROWS).min(left.len()),
+            None => strip(left.len(), layout, most),
+            Some(pitch) => walk.within(left.start, pitch, most).min(left.len()),
         };
         Rows { first: left.start, count, pitch }
     }
@@ -359,10 +365,10 @@ impl<'a> Upcoming<'a> {
     }
 }
 
-/// Rows of the next strip when `left` are left: whole tiles, of like length as far as they allow, and never so few for the last that
+/// Rows of the next strip when `left` are left, at most so many: whole tiles, of like length as far as they allow, and never so few for the last that
 /// they would cost as much as more do.
-pub fn strip(left: usize, Layout { rows: tile, together, .. }: Layout) -> usize {
-    let most = STRIP_ROWS / tile * tile;
+pub fn strip(left: usize, Layout { rows: tile, together, .. }: Layout, most: usize) -> usize {
+    let most = most / tile * tile;
     if left > most && left - most < together {
         return left - together;
     }
@@ -382,12 +388,12 @@ mod tests {
         for rows in 16..400 {
             let mut left = rows;
             while left > 0 {
-                let now = strip(left, TALL);
-                assert!((16..=STRIP_ROWS).contains(&now) || now == left && left + STRIP_ROWS > rows, "{now} of {left}");
+                let now = strip(left, TALL, FEW_ROWS);
+                assert!((16..=FEW_ROWS).contains(&now) || now == left && left + FEW_ROWS > rows, "{now} of {left}");
                 left -= now;
             }
         }
-        assert_eq!([257, 33, 32, 5].map(|left| strip(left, TALL)), [32, 17, 32, 5]);
+        assert_eq!([257, 33, 32, 5].map(|left| strip(left, TALL, FEW_ROWS)), [32, 17, 32, 5]);
     }
 
     #[test]
@@ -398,10 +404,10 @@ mod tests {
             let walk = Walk::Windows { output: (height, width), image: 5000, line: pitch * bytes, step };
             let (mut row, end) = (0, 2 * height * width);
             while row < end {
-                let strip = Rows::next(&walk, TALL, row..end);
+                let strip = Rows::next(&walk, (TALL, FEW_ROWS), row..end);
                 assert!(strip.count > 0 && row / (height * width) == (row + strip.count - 1) / (height * width));
                 let [(first, computed, 0)] = strip.pieces(&walk, false).collect::<Vec<_>>()[..] else { panic!("one") };
-                assert!(first == row && (1..=STRIP_ROWS).contains(&computed), "{computed} rows");
+                assert!(first == row && (1..=FEW_ROWS).contains(&computed), "{computed} rows");
                 for (first, count, at) in strip.pieces(&walk, true) {
                     assert_eq!(first, row);
                     for i in 0..count {
@@ -422,9 +428,9 @@ mod tests {
                 let layout = Layout { rows: tile, together: 1, ..TALL };
                 let (mut left, mut tiles) = (rows, 0);
                 while left > 0 {
-                    let now = strip(left, layout);
+                    let now = strip(left, layout, FEW_ROWS);
                     assert!(
-                        (1..=STRIP_ROWS).contains(&now) && (now.is_multiple_of(tile) || now == left),
+                        (1..=FEW_ROWS).contains(&now) && (now.is_multiple_of(tile) || now == left),
                         "{now} of {left}"
                     );
                     (left, tiles) = (left - now, tiles + now.div_ceil(tile));
