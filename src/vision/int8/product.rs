@@ -385,11 +385,12 @@ mod tests {
 
     #[test]
     fn where_few_rows_cost_as_much_as_more_no_strip_has_few() {
-        for rows in 16..400 {
+        for (most, rows) in [FEW_ROWS, STRIP_ROWS].into_iter().flat_map(|most| (16..400).map(move |rows| (most, rows)))
+        {
             let mut left = rows;
             while left > 0 {
-                let now = strip(left, TALL, FEW_ROWS);
-                assert!((16..=FEW_ROWS).contains(&now) || now == left && left + FEW_ROWS > rows, "{now} of {left}");
+                let now = strip(left, TALL, most);
+                assert!((16..=most).contains(&now) || now == left && left + most > rows, "{now} of {left}");
                 left -= now;
             }
         }
@@ -423,16 +424,13 @@ mod tests {
 
     #[test]
     fn strips_are_whole_tiles_and_need_no_more_of_them() {
-        for tile in 1..=16 {
+        for (most, tile) in [FEW_ROWS, STRIP_ROWS].into_iter().flat_map(|most| (1..=16).map(move |tile| (most, tile))) {
             for rows in 1..400 {
                 let layout = Layout { rows: tile, together: 1, ..TALL };
                 let (mut left, mut tiles) = (rows, 0);
                 while left > 0 {
-                    let now = strip(left, layout, FEW_ROWS);
-                    assert!(
-                        (1..=FEW_ROWS).contains(&now) && (now.is_multiple_of(tile) || now == left),
-                        "{now} of {left}"
-                    );
+                    let now = strip(left, layout, most);
+                    assert!((1..=most).contains(&now) && (now.is_multiple_of(tile) || now == left), "{now} of {left}");
                     (left, tiles) = (left - now, tiles + now.div_ceil(tile));
                 }
                 assert_eq!(tiles, rows.div_ceil(tile), "{rows} rows in tiles of {tile}");

@@ -12,8 +12,8 @@ use super::{Kernel, LINE, Layout, SMALL_BLOCK, Strip, Tile, avx2, by_rows, glue_
 
 const LAYOUT: Layout = Layout { rows: 14, columns: 32, depth: 4, offset: 0, together: 1, narrow: Narrow::No };
 
-/// How many bytes of a panel, and of the next behind it, are fetched into the first-level cache before they are needed: the last tile's panel
-/// is not there, and loads that wait for the second level are not all hidden.
+/// How many bytes ahead weights are fetched into the first-level cache, at a panel's end those of the next. A panel that no tile has used yet is
+/// in the second level at best, and not all of that wait is hidden.
 const AHEAD: usize = 4096;
 
 /// The kernel, where the machine has its instructions.

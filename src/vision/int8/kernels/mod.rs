@@ -1,7 +1,7 @@
 //! The inner loops, one file an instruction set, chosen once at run time.
 //!
 //! A kernel promises one thing: [`Kernel::strip`] computes the exact 32-bit sums
-//! `acc[r][c] = Σ_k a[r][k] · w[k][c]` of a strip of rows against one panel of packed weights, so all kernels
+//! `acc[r][c] = Σ_k a[r][k] · w[k][c]` of a strip of rows against panels of packed weights, so all kernels
 //! agree bit for bit. What differs between them is the shape of their tiles and the order of bytes in a panel
 //! ([`Layout`]) and whether activation bytes are read as `0..=255` or, on aarch64, as that minus 128
 //! ([`Layout::offset`]); nothing outside this folder depends on either. The floating-point work around the sums is
