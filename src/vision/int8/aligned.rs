@@ -1,5 +1,8 @@
 //! Buffers that start on a cache line.
 
+/// Bytes of a cache line.
+pub const LINE: usize = 64;
+
 /// Values from the start of a cache line on, so that no load of a register's or a line's size crosses one where rows are whole lines.
 #[derive(Debug, Default)]
 pub struct Aligned<T> {
@@ -9,12 +12,10 @@ pub struct Aligned<T> {
 }
 
 impl<T: Default + Clone> Aligned<T> {
-    const LINE: usize = 64;
-
     /// `len` values, all the type's zero.
     pub fn zeroed(len: usize) -> Aligned<T> {
-        let store = vec![T::default(); len + Self::LINE];
-        let from = store.as_ptr().align_offset(Self::LINE).min(Self::LINE);
+        let store = vec![T::default(); len + LINE];
+        let from = store.as_ptr().align_offset(LINE).min(LINE);
         Aligned { store, from, len }
     }
 

@@ -59,7 +59,7 @@ pub struct Packed {
     bytes: Bytes,
     group_bytes: usize,
     /// Depth groups in a segment.
-    steps: usize,
+    pub steps: usize,
     panel_columns: usize,
     /// One scale a column, 0 beyond the last.
     scale: Vec<f32>,
@@ -164,11 +164,6 @@ impl Packed {
     /// Bytes of packed weights.
     pub fn len(&self) -> usize {
         self.bytes.get().len()
-    }
-
-    /// Depth groups in a segment.
-    pub fn steps(&self) -> usize {
-        self.steps
     }
 
     /// Some panels of one group, at least one.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::aligned::LINE;
 use super::glue::{Activation, Finish, Scale};
 use super::kernels::pool::Block;
 use super::kernels::{Kernel, Layout, Strip};
@@ -216,7 +217,7 @@ impl Product<'_> {
             let panels = first..last.min(first + together);
             let bytes = if streamed { self.weights.upcoming(panels.end, together) } else { &[] };
             let strips = rows.len().div_ceil(most);
-            let mut upcoming = Upcoming { bytes, share: bytes.len().div_ceil(strips).next_multiple_of(64) };
+            let mut upcoming = Upcoming { bytes, share: bytes.len().div_ceil(strips).next_multiple_of(LINE) };
             let mut row = rows.start;
             while row < rows.end {
                 let strip = Rows::next(&self.walk, (layout, most), row..rows.end);
@@ -287,7 +288,7 @@ impl Product<'_> {
             row_stride: self.walk.row_stride(),
             segments: self.weights.inner.segments,
             segment_stride: self.walk.segment_stride(),
-            steps: self.weights.steps(),
+            steps: self.weights.steps,
             panels: self.weights.panels(panels, group),
             next: if group == 0 { upcoming.take() } else { &[] },
             width,

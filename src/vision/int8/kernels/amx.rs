@@ -13,7 +13,8 @@ use std::ffi::c_long;
 use std::mem::offset_of;
 
 use super::room::Narrow;
-use super::{Kernel, LINE, Layout, Strip, Tile, avx512vnni};
+use super::{Kernel, Layout, Strip, Tile, avx512vnni};
+use crate::vision::int8::aligned::LINE;
 
 const LAYOUT: Layout = Layout { rows: 2 * ROWS, columns: 32, depth: 4, offset: 0, together: ROWS, narrow: Narrow::No };
 

@@ -8,7 +8,8 @@ use std::arch::x86_64::*;
 
 use super::room::Narrow;
 use super::vector::x86_vector;
-use super::{Kernel, LINE, Layout, SMALL_BLOCK, Strip, Tile, avx2, by_rows, glue_for, unrolled};
+use super::{Kernel, Layout, SMALL_BLOCK, Strip, Tile, avx2, by_rows, glue_for, unrolled};
+use crate::vision::int8::aligned::LINE;
 
 const LAYOUT: Layout = Layout { rows: 14, columns: 32, depth: 4, offset: 0, together: 1, narrow: Narrow::No };
 

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapOptions, MmapRaw};
 
+use crate::vision::int8::aligned::LINE;
+
 /// A part of a file's bytes, in memory only as far as they were read, and shared by all who map the file.
 #[derive(Debug, Clone)]
 pub struct Mapped {
@@ -78,9 +80,6 @@ impl Arena {
     /// Bytes of a large page, on x86-64 and on aarch64 with small pages of 4 KiB.
     const PAGE: usize = 2 << 20;
 
-    /// Pieces begin on lines of a cache.
-    const LINE: usize = 64;
-
     /// `len` bytes of zeros.
     ///
     /// # Errors
@@ -95,7 +94,8 @@ impl Arena {
             }
         };
         let range = self.used..self.used + len;
-        self.used = range.end.next_multiple_of(Self::LINE).min(region.len());
+        // Pieces begin on lines of a cache.
+        self.used = range.end.next_multiple_of(LINE).min(region.len());
         Ok(Piece { region: region.clone(), range })
     }
 

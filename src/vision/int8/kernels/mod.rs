@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::aligned::Aligned;
+use super::aligned::{Aligned, LINE};
 use super::glue::{AttendOnce, Columns, Depthwise, Finish, FromTiles, Quantise, Scale, Tiles, Weigh};
 use float::Strided;
 use pool::Block;
@@ -43,9 +43,6 @@ pub mod room;
 mod tests;
 pub mod vector;
 pub mod windows;
-
-/// Bytes fetched at a time.
-const LINE: usize = 64;
 
 /// How a kernel wants its operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -70,7 +70,7 @@ impl Case {
                 row_stride: self.row_stride,
                 segments: self.segments,
                 segment_stride: self.segment_stride(),
-                steps: packed.steps(),
+                steps: packed.steps,
                 panels: packed.panels(panels.clone(), 0),
                 next: packed.upcoming(panels.end, 2),
                 width: padded,

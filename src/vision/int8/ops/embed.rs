@@ -3,11 +3,8 @@
 use tract_onnx::tract_hir::internal::*;
 
 use super::equal_by_identity;
-use super::norm::Norm;
+use super::norm::{Norm, ROWS_PER_TASK};
 use crate::vision::int8::runtime::Runtime;
-
-/// Rows normalised by one task.
-const ROWS_PER_TASK: usize = 16;
 
 /// `norm([0; x] + positions)`, picture by picture: `[b, n, w] → [b, t, w]`, the rows without a patch first.
 #[derive(Debug, Clone)]
@@ -40,8 +37,7 @@ impl Embed {
             None => sum.copy_from_slice(position),
             Some(x) => sum.iter_mut().zip(x.iter().zip(position)).for_each(|(sum, (x, position))| *sum = x + position),
         }
-        let Norm { gain, bias, epsilon } = &*self.norm;
-        (self.runtime.kernel.glue.layer_norm)(sum, gain, bias, *epsilon, out);
+        self.norm.row(&self.runtime.kernel, sum, out);
     }
 }
 

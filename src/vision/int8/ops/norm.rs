@@ -2,7 +2,11 @@
 
 use tract_onnx::tract_hir::internal::*;
 
+use crate::vision::int8::kernels::Kernel;
 use crate::vision::int8::runtime::Runtime;
+
+/// Rows normalised by one task.
+pub const ROWS_PER_TASK: usize = 16;
 
 /// Gain, bias and epsilon.
 #[derive(Debug)]
@@ -13,6 +17,13 @@ pub struct Norm {
     pub bias: Vec<f32>,
     /// Added to the variance.
     pub epsilon: f32,
+}
+
+impl Norm {
+    /// Writes one row, normalised.
+    pub fn row(&self, kernel: &Kernel, x: &[f32], out: &mut [f32]) {
+        (kernel.glue.layer_norm)(x, &self.gain, &self.bias, self.epsilon, out);
+    }
 }
 
 /// [`Norm`] as a node; knows its runtime only once the rewrite has run.
@@ -44,10 +55,9 @@ impl EvalOp for LayerNorm {
         let mut out = self.runtime.output(inputs[0].shape())?;
         let mut view = out.try_as_plain_ram_mut()?;
         let Runtime { kernel, pool, .. } = &*self.runtime;
-        pool.blocks(view.as_slice_mut::<f32>()?, width, (16, width), |block| {
+        pool.blocks(view.as_slice_mut::<f32>()?, width, (ROWS_PER_TASK, width), |block| {
             for r in block.rows() {
-                let Norm { gain, bias, epsilon } = &*self.norm;
-                (kernel.glue.layer_norm)(&x[r * width..][..width], gain, bias, *epsilon, block.row(r));
+                self.norm.row(kernel, &x[r * width..][..width], block.row(r));
             }
         });
         self.runtime.give_back(inputs);

@@ -5,14 +5,13 @@
 //! very operators and looks where they come out: if every head's tokens lie a fixed stride apart in the layer's
 //! output, the operator can read them there.
 
-use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::math::Mul;
 use tract_onnx::tract_core::ops::nn::Softmax;
 use tract_onnx::tract_hir::internal::*;
 
-use super::Context;
 use super::layout::{places, selects, shape};
+use super::{Context, beside_constant};
 use crate::vision::int8::ops::{Attention, Heads};
 use crate::vision::int8::packed::MAX_K;
 
@@ -147,17 +146,8 @@ fn product_shapes(model: &TypedModel, node: &TypedNode) -> TractResult<[TVec<usi
 
 /// The factor of a multiplication by one constant, and what is multiplied.
 fn scaling(model: &TypedModel, node: &TypedNode) -> TractResult<Option<(OutletId, f32)>> {
-    if !node.op_as::<TypedBinOp>().is_some_and(|op| op.0.is::<Mul>()) {
-        return Ok(None);
-    }
-    for slot in 0..2 {
-        if let Some(factor) = &model.outlet_fact(node.inputs[slot])?.konst
-            && factor.len() == 1
-        {
-            return Ok(Some((node.inputs[1 - slot], factor.cast_to_scalar::<f32>()?)));
-        }
-    }
-    Ok(None)
+    let found = beside_constant::<Mul>(model, node)?.filter(|(_, factor)| factor.len() == 1);
+    found.map(|(scaled, factor)| Ok((scaled, factor.cast_to_scalar::<f32>()?))).transpose()
 }
 
 fn unscaled(model: &TypedModel, outlet: OutletId) -> TractResult<(OutletId, f32)> {

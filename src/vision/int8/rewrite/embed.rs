@@ -1,12 +1,11 @@
 //! What stands between the patches and the first block of a transformer: a row for the class token, position embeddings, normalisation.
 
 use tract_onnx::tract_core::ops::array::{Pad, PadMode};
-use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::math::Add;
 use tract_onnx::tract_hir::internal::*;
 
-use super::Context;
 use super::layout::shape;
+use super::{Context, beside_constant};
 use crate::vision::int8::import::ImportedNorm;
 use crate::vision::int8::ops::Embed;
 
@@ -18,7 +17,8 @@ pub fn rule(
     name: &str,
     op: &ImportedNorm,
 ) -> TractResult<Option<TypedModelPatch>> {
-    let Some((pad, positions)) = positioned(model, node.inputs[0])? else { return Ok(None) };
+    let sum = model.node(node.inputs[0].node);
+    let Some((pad, positions)) = beside_constant::<Add>(model, sum)? else { return Ok(None) };
     let Some((ahead, patches)) = padded(model, pad)? else { return Ok(None) };
     let [_, tokens, width] = shape(model, node.id.into())?[..] else { return Ok(None) };
     if op.0.gain.len() != width || positions.len() != tokens * width {
@@ -33,21 +33,7 @@ pub fn rule(
     Ok(Some(patch))
 }
 
-/// What `outlet` is but for a constant that is added, and that.
-fn positioned(model: &TypedModel, outlet: OutletId) -> TractResult<Option<(OutletId, Arc<Tensor>)>> {
-    let node = model.node(outlet.node);
-    if !node.op_as::<TypedBinOp>().is_some_and(|op| op.0.is::<Add>()) {
-        return Ok(None);
-    }
-    for (constant, other) in [(0, 1), (1, 0)] {
-        if let Some(values) = &model.outlet_fact(node.inputs[constant])?.konst {
-            return Ok(Some((node.inputs[other], values.clone())));
-        }
-    }
-    Ok(None)
-}
-
-/// How many rows of zeros stand ahead of what outlet, if `outlet` is that.
+/// If `outlet` is rows of zeros ahead of another: how many, and which.
 fn padded(model: &TypedModel, outlet: OutletId) -> TractResult<Option<(usize, OutletId)>> {
     let node = model.node(outlet.node);
     let Some(Pad { pads, mode: PadMode::Constant(value) }) = node.op_as::<Pad>() else { return Ok(None) };

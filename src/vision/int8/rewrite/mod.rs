@@ -34,6 +34,7 @@ use super::runtime::Runtime;
 use super::store::Store;
 use super::weight::{QuantWeight, Values};
 use linear::FoundLinear;
+use tract_onnx::tract_core::ops::binary::{BinMiniOp, TypedBinOp};
 use tract_onnx::tract_core::ops::cnn::{Conv, SumPool};
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::nn::Softmax;
@@ -124,6 +125,19 @@ fn declutter(model: &mut TypedModel) -> TractResult<()> {
     let mut optimizer = Optimizer::declutter();
     optimizer.passes.retain(|pass| format!("{pass:?}") != "PushSliceUp");
     model.optimize_with_session(&mut optimizer.session())
+}
+
+/// The other operand of an `O` with one constant operand, and that.
+fn beside_constant<O: BinMiniOp>(model: &TypedModel, node: &TypedNode) -> TractResult<Option<(OutletId, Arc<Tensor>)>> {
+    if !node.op_as::<TypedBinOp>().is_some_and(|op| op.0.is::<O>()) {
+        return Ok(None);
+    }
+    for slot in 0..2 {
+        if let Some(constant) = &model.outlet_fact(node.inputs[slot])?.konst {
+            return Ok(Some((node.inputs[1 - slot], constant.clone())));
+        }
+    }
+    Ok(None)
 }
 
 /// Answers with what should stand in place of a node holding an `O`.
